@@ -1,0 +1,55 @@
+# make figures   from text to results/figures/index.html
+# make test      every check and test
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SNAKEMAKE := $(BIN)/snakemake
+
+.PHONY: figures database report test unit end-to-end check docs lock clean
+.DEFAULT_GOAL := figures
+
+figures: $(VENV)/.made
+	@$(SNAKEMAKE) --profile profiles/local --quiet rules reason host -- results/figures/
+	@echo results/figures/index.html
+
+database: $(VENV)/.made
+	@$(SNAKEMAKE) --profile profiles/local --quiet rules reason host -- results/database/
+
+report: $(VENV)/.made
+	@$(SNAKEMAKE) --profile profiles/local --report results/report.html -- results/figures/
+
+test: check unit end-to-end
+
+unit: $(VENV)/.made
+	$(BIN)/python -m pytest --ignore tests/end_to_end
+
+end-to-end: $(VENV)/.made
+	$(BIN)/python -m pytest tests/end_to_end
+
+check: $(VENV)/.made
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile rules
+	$(SNAKEMAKE) --lint
+
+docs: $(VENV)/.made
+	$(BIN)/python scripts/configuration.py --out docs
+
+lock:
+	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/pip install --quiet -r requirements.in
+	(echo '# Made by `make lock` from requirements.in; do not edit.'; \
+	 $(VENV)/lock/bin/pip freeze --all --exclude pip --exclude setuptools | sed 's/+cpu//' | sort -f) > requirements.lock
+	rm -rf $(VENV)/lock
+
+clean:
+	rm -rf results .snakemake
+
+# pip writes nothing half: the stamp comes last, so a broken install is made again.
+$(VENV)/.made: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Ontogeny needs Python 3.11 or later, this is " + sys.version.split()[0])'
+	@echo "Installing into $(VENV)/ (about two minutes)"
+	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $@

@@ -1,0 +1,50 @@
+"""Activations of every site at the same rows, and their statistics."""
+
+# One job reads every hook of a checkpoint in one forward pass, so checkpoints with the same hooks share a rule.
+for number, (hooks, checkpoints) in enumerate(STUDY.hook_groups().items()):
+
+    rule:
+        name:
+            numbered("activations", number)
+        input:
+            checkpoint="<results>/models/{checkpoint}/checkpoint.json",
+            tokens="<results>/tokens/{split}.h5",
+            rows="<results>/activations/rows/{split}-{number}.h5",
+        output:
+            [
+                f"<results>/activations/{{checkpoint}}/{hook}/{{split}}-{{number}}.h5"
+                for hook in hooks
+            ],
+        log:
+            f"<logs>/activations/{{checkpoint}}/{{split}}-{{number}}.log",
+        wildcard_constraints:
+            checkpoint=one_of(checkpoints),
+        conda:
+            "../envs/gpu.yaml"
+        params:
+            settings=settings("harvest"),
+            hooks=hooks,
+            out=STUDY.root + "/activations/{checkpoint}",
+            code=code("activations.py"),
+        shell:
+            command("activations.py")
+            + " --log {log} --threads {threads} --settings {params.settings:q}"
+            " --checkpoint {input.checkpoint} --tokens {input.tokens} --rows {input.rows}"
+            " --hooks {params.hooks} --out {params.out}"
+
+
+rule statistics:
+    input:
+        expand("<results>/activations/{{site}}/{shard}.h5", shard=STUDY.shards("train")),
+    output:
+        "<results>/activations/{site}/statistics.json",
+    log:
+        "<logs>/statistics/{site}.log",
+    wildcard_constraints:
+        site=one_of([site.key for site in STUDY.all_sites()]),
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        code=code("statistics.py"),
+    shell:
+        command("statistics.py") + " --log {log} --shards {input} --out {output}"

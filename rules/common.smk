@@ -1,0 +1,165 @@
+"""The study, and what the rules take from it."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+SCRIPTS = Path(workflow.basedir, "scripts")
+sys.path.insert(0, str(SCRIPTS))
+# Commands run in this Python, whether its environment was activated or not.
+os.environ["PATH"] = os.pathsep.join(
+    [str(Path(sys.executable).parent), os.environ["PATH"]]
+)
+
+from ontogeny.code_hash import code_hash
+from ontogeny.config.activations import HarvestSettings
+from ontogeny.config.inputs import corpus_files, model_files
+from ontogeny.config.load import load_study
+from ontogeny.config.study import SPLITS
+from ontogeny.errors import UserError
+from ontogeny.ownership import claim, record
+from ontogeny.sites import checkpoint_key
+
+CONFIG_FILE = ", ".join(
+    os.path.relpath(file)
+    for file in workflow.config_settings.configfiles or ["config.yaml"]
+)
+
+try:
+    STUDY = load_study(config, CONFIG_FILE)
+    claim(STUDY, CONFIG_FILE)
+except UserError as error:
+    raise SystemExit(f"error: {error}")
+
+# Everything that a rule can take by lookup(): the config with its defaults, and the runs of the sweeps.
+SETTINGS = STUDY.model_dump(mode="json")
+SETTINGS["runs"] = {
+    name: {
+        run: settings.model_dump(mode="json")
+        for run, settings in STUDY.runs(name).items()
+    }
+    for name in STUDY.dictionaries
+}
+SETTINGS["harvest"] = {
+    key: SETTINGS["activations"][key] for key in HarvestSettings.model_fields
+}
+SETTINGS["rows"] = {
+    shard: settings.model_dump(mode="json")
+    for split in SPLITS
+    for shard, settings in STUDY.rows(split).items()
+}
+
+
+def settings(path):
+    """Take a part of the study by its path, such as `runs/{dictionary}/{run}`, as JSON for a command."""
+    part = lookup(path, within=SETTINGS)
+    if callable(part):
+        return lambda wildcards: json.dumps(part(wildcards))
+    return json.dumps(part)
+
+
+def command(script):
+    """Begin the command of a rule; how it begins is no reason to run it again."""
+    return f"python {os.path.relpath(SCRIPTS / script)} --study {STUDY.root}/study.json"
+
+
+def code(script, *modules):
+    """Hash the script of a rule with every project module behind it."""
+    return code_hash(SCRIPTS, script, *modules)
+
+
+def numbered(rule, number):
+    """Name the rules that a study has several of: the first bears the plain name, which profiles know."""
+    return f"{rule}_{number + 1}" if number else rule
+
+
+def one_of(names):
+    """Constrain a wildcard to names; to nothing where there is none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def checkpoint_file(checkpoint):
+    return f"{STUDY.root}/models/{checkpoint}/checkpoint.json"
+
+
+def checkpoint_files(sites):
+    return [
+        checkpoint_file(checkpoint)
+        for checkpoint in dict.fromkeys(site.checkpoint for site in sites)
+    ]
+
+
+def checkpoint_sources(model, step):
+    """Name the files of a local checkpoint; the hub's are no files yet."""
+    return (
+        model_files(STUDY.models[model], step)
+        if STUDY.models[model].source == "local"
+        else []
+    )
+
+
+def shard_files(sites, split):
+    """Name the shards of `split` at every site."""
+    return [
+        f"{STUDY.root}/activations/{site.key}/{shard}.h5"
+        for site in sites
+        for shard in STUDY.shards(split)
+    ]
+
+
+def rows_files(split):
+    return [
+        f"{STUDY.root}/activations/rows/{shard}.h5" for shard in STUDY.shards(split)
+    ]
+
+
+def statistics_files(sites):
+    return [f"{STUDY.root}/activations/{site.key}/statistics.json" for site in sites]
+
+
+def metrics_files(dictionary, run):
+    """Name the metrics of a run: reconstruction, and the loss of each model that it spans."""
+    models = dict.fromkeys(site.model for site in STUDY.sites(dictionary))
+    names = ["reconstruction", *(f"nll-{model}" for model in models)]
+    return [f"{STUDY.root}/metrics/{dictionary}/{run}/{name}.csv" for name in names]
+
+
+def of_runs(pattern, *dictionaries):
+    """Fill `{dictionary}` and `{run}` of a pattern with every run of the dictionaries named, or of all."""
+    return [
+        pattern.format(dictionary=dictionary, run=run)
+        for dictionary in dictionaries or STUDY.dictionaries
+        for run in STUDY.runs(dictionary)
+    ]
+
+
+def figure(name, category):
+    """Name the files of a figure; the picture goes into the report."""
+    stem = f"{STUDY.root}/figures/{name}"
+    picture = report(
+        f"{stem}.png",
+        caption=f"../report/{name}.rst",
+        category=category,
+        labels={"figure": name},
+    )
+    return [f"{stem}.pdf", picture, f"{stem}.csv"]
+
+
+def draw(name):
+    """Command of a figure's rule."""
+    return (
+        command("figure.py")
+        + f" --log {{log}} --figure {name} --settings {{params.settings:q}}"
+        " --style {params.style:q} --tables {input} --out {params.out}"
+    )
+
+
+wildcard_constraints:
+    split="train|heldout",
+    step=r"\d+",
+    model=one_of(STUDY.models),
+    dictionary=one_of(STUDY.dictionaries),
+    run=r"latents[^/]+",
+    number=r"\d{5}",

@@ -1,0 +1,25 @@
+"""Features in MongoDB."""
+
+
+rule database:
+    input:
+        features="<results>/features/{dictionary}/{run}/features.parquet",
+        samples="<results>/features/{dictionary}/{run}/samples.parquet",
+        dictionary="<results>/dictionaries/{dictionary}/{run}/config.json",
+        metrics=lambda wildcards: metrics_files(wildcards.dictionary, wildcards.run),
+    output:
+        "<results>/database/{dictionary}/{run}.json",
+    log:
+        "<logs>/database/{dictionary}/{run}.log",
+    conda:
+        "../envs/database.yaml"
+    params:
+        settings=settings("database"),
+        home=f"{STUDY.root}/database/server",
+        metrics=STUDY.root + "/metrics/{dictionary}/{run}",
+        code=code("database.py"),
+    shell:
+        command("database.py")
+        + " --log {log} --settings {params.settings:q} --home {params.home}"
+        " --features $(dirname {input.features}) --metrics {params.metrics} --dictionary $(dirname {input.dictionary})"
+        " --out {output}"

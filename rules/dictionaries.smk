@@ -1,0 +1,28 @@
+"""Crosscoders: one job per run of a sweep."""
+
+
+rule dictionary:
+    input:
+        shards=lambda wildcards: shard_files(STUDY.sites(wildcards.dictionary), "train"),
+        rows=rows_files("train"),
+        statistics=lambda wildcards: statistics_files(STUDY.sites(wildcards.dictionary)),
+    output:
+        "<results>/dictionaries/{dictionary}/{run}/crosscoder.safetensors",
+        "<results>/dictionaries/{dictionary}/{run}/config.json",
+        "<results>/dictionaries/{dictionary}/{run}/training.csv",
+    log:
+        "<logs>/dictionary/{dictionary}/{run}.log",
+    conda:
+        "../envs/gpu.yaml"
+    threads: lambda wildcards: min(len(STUDY.sites(wildcards.dictionary)), 8)
+    params:
+        settings=settings("runs/{dictionary}/{run}"),
+        activations=f"{STUDY.root}/activations",
+        # No output: Snakemake would delete it when an attempt fails, and the next attempt resumes from it.
+        state=STUDY.root + "/states/{dictionary}/{run}",
+        out=STUDY.root + "/dictionaries/{dictionary}/{run}",
+        code=code("dictionary.py"),
+    shell:
+        command("dictionary.py")
+        + " --log {log} --threads {threads} --settings {params.settings:q}"
+        " --activations {params.activations} --state {params.state} --fingerprint {params.code} --out {params.out}"

@@ -1,0 +1,79 @@
+"""How well dictionaries reconstruct, what that does to the model, and what each feature does."""
+
+
+rule reconstruction:
+    input:
+        dictionary="<results>/dictionaries/{dictionary}/{run}/crosscoder.safetensors",
+        shards=lambda wildcards: shard_files(
+            STUDY.sites(wildcards.dictionary), "heldout"
+        ),
+    output:
+        "<results>/metrics/{dictionary}/{run}/reconstruction.csv",
+    log:
+        "<logs>/reconstruction/{dictionary}/{run}.log",
+    conda:
+        "../envs/gpu.yaml"
+    params:
+        shards=list(STUDY.shards("heldout")),
+        activations=f"{STUDY.root}/activations",
+        code=code("reconstruction.py"),
+    shell:
+        command("reconstruction.py")
+        + " --log {log} --threads {threads} --dictionary $(dirname {input.dictionary})"
+        " --activations {params.activations} --shards {params.shards} --out {output}"
+
+
+rule nll:
+    input:
+        dictionary="<results>/dictionaries/{dictionary}/{run}/crosscoder.safetensors",
+        checkpoints=lambda wildcards: checkpoint_files(
+            STUDY.sites(wildcards.dictionary)
+        ),
+        statistics=lambda wildcards: statistics_files(STUDY.sites(wildcards.dictionary)),
+        tokens="<results>/tokens/heldout.h5",
+    output:
+        "<results>/metrics/{dictionary}/{run}/nll-{model}.csv",
+    log:
+        "<logs>/nll/{dictionary}/{run}-{model}.log",
+    conda:
+        "../envs/gpu.yaml"
+    params:
+        settings=settings("evaluation/nll"),
+        first="--keep-first-position" if STUDY.activations.keep_first_position else "",
+        activations=f"{STUDY.root}/activations",
+        models=f"{STUDY.root}/models",
+        code=code("nll.py"),
+    shell:
+        command("nll.py")
+        + " --log {log} --threads {threads} --settings {params.settings:q} {params.first}"
+        " --dictionary $(dirname {input.dictionary}) --model {wildcards.model} --models {params.models}"
+        " --tokens {input.tokens} --activations {params.activations} --out {output}"
+
+
+rule features:
+    input:
+        dictionary="<results>/dictionaries/{dictionary}/{run}/crosscoder.safetensors",
+        shards=lambda wildcards: shard_files(
+            STUDY.sites(wildcards.dictionary), "heldout"
+        ),
+        rows=rows_files("heldout"),
+        tokens="<results>/tokens/heldout.h5",
+        tokenizer=rules.tokenizer.output,
+    output:
+        "<results>/features/{dictionary}/{run}/features.parquet",
+        "<results>/features/{dictionary}/{run}/samples.parquet",
+    log:
+        "<logs>/features/{dictionary}/{run}.log",
+    conda:
+        "../envs/gpu.yaml"
+    params:
+        settings=settings("evaluation/features"),
+        shards=list(STUDY.shards("heldout")),
+        activations=f"{STUDY.root}/activations",
+        out=STUDY.root + "/features/{dictionary}/{run}",
+        code=code("features.py"),
+    shell:
+        command("features.py")
+        + " --log {log} --threads {threads} --settings {params.settings:q}"
+        " --dictionary $(dirname {input.dictionary}) --activations {params.activations} --shards {params.shards}"
+        " --tokens {input.tokens} --tokenizer {input.tokenizer} --out {params.out}"

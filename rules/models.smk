@@ -1,0 +1,56 @@
+"""Checkpoints: of models trained here, and of models that exist."""
+
+TRAINED = [name for name, model in STUDY.models.items() if model.source == "train"]
+FETCHED = [name for name in STUDY.models if name not in TRAINED]
+
+for number, model in enumerate(TRAINED):
+
+    rule:
+        name:
+            numbered("language_model", number)
+        input:
+            train="<results>/tokens/train.h5",
+            heldout="<results>/tokens/heldout.h5",
+            tokenizer=rules.tokenizer.output,
+        output:
+            [
+                checkpoint_file(checkpoint_key(model, step))
+                for step in STUDY.models[model].checkpoints
+            ],
+            training=f"<results>/models/{model}/training.csv",
+        log:
+            f"<logs>/language_model/{model}.log",
+        conda:
+            "../envs/gpu.yaml"
+        threads: 4
+        params:
+            settings=settings(f"models/{model}"),
+            seed=settings("seed"),
+            out=f"{STUDY.root}/models/{model}",
+            code=code("language_model.py"),
+        shell:
+            command("language_model.py")
+            + " --log {log} --threads {threads} --settings {params.settings:q}"
+            " --seed {params.seed} --tokens {input.train} --heldout {input.heldout}"
+            " --tokenizer {input.tokenizer} --out {params.out}"
+
+
+rule checkpoint:
+    input:
+        files=lambda wildcards: checkpoint_sources(wildcards.model, int(wildcards.step)),
+        tokenizer=rules.tokenizer.output,
+    output:
+        "<results>/models/{model}/step{step}/checkpoint.json",
+    log:
+        "<logs>/checkpoint/{model}/step{step}.log",
+    wildcard_constraints:
+        model=one_of(FETCHED),
+    conda:
+        "../envs/gpu.yaml"
+    params:
+        settings=settings("models/{model}"),
+        code=code("checkpoint.py"),
+    shell:
+        command("checkpoint.py")
+        + " --log {log} --settings {params.settings:q} --step {wildcards.step}"
+        " --tokenizer {input.tokenizer} --out {output}"

@@ -1,0 +1,105 @@
+"""A change reruns what depends on it, and nothing else: the tables of docs/architecture.md, row by row."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .conftest import Workspace
+
+AFTER_CORPUS = {
+    "tokenizer": 1, "tokens": 2, "language_model": 1, "rows": 3, "activations": 12, "statistics": 4, "dictionary": 3,
+    "reconstruction": 3, "nll": 3, "features": 3, "database": 3, "pareto": 1, "reconstruction_figure": 1,
+    "decoder_norms": 1, "language_model_figure": 1, "gallery": 1,
+}  # fmt: skip
+CROSSCODER_RUNS = {
+    "dictionary": 2, "reconstruction": 2, "nll": 2, "features": 2, "database": 2, "pareto": 1,
+    "reconstruction_figure": 1, "decoder_norms": 1, "gallery": 1,
+}  # fmt: skip
+ALL_RUNS = {**CROSSCODER_RUNS, "dictionary": 3, "reconstruction": 3, "nll": 3, "features": 3, "database": 3}
+
+
+def test_finished_study_has_nothing_to_do(finished: Workspace) -> None:
+    assert finished.planned()[0] == Counter()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        (("figures", "decoder_norms", "colormap"), "viridis", {"decoder_norms": 1, "gallery": 1}),
+        (("figures", "pareto", "height"), 50.0, {"pareto": 1, "gallery": 1}),
+        (("evaluation", "nll", "tokens"), 1024, {"nll": 3, "reconstruction_figure": 1, "database": 3, "gallery": 1}),
+        (("database", "uri"), "mongodb://localhost:27017", {"database": 3}),
+        (
+            ("dictionaries", "crosscoder", "k"),
+            [4, 8, 16],
+            {"dictionary": 1, "reconstruction": 1, "nll": 1, "features": 1, "database": 1, "pareto": 1,
+             "reconstruction_figure": 1, "gallery": 1},
+        ),
+        (("dictionaries", "crosscoder", "learning_rate"), 1e-3, CROSSCODER_RUNS),
+        (("tokenizer", "vocab_size"), 600, AFTER_CORPUS),
+    ],
+)  # fmt: skip
+def test_change_of_config(finished: Workspace, path: tuple[str], value: Any, expected: dict[str, int]) -> None:
+    with finished.changed(*path, value=value):
+        assert finished.planned()[0] == Counter(expected)
+
+
+def test_one_more_checkpoint_reads_only_that_checkpoint(finished: Workspace) -> None:
+    with finished.changed("dictionaries", "crosscoder", "sites", 0, "checkpoints", value=[0, 1, 4, 16, 64]):
+        planned, output = finished.planned()
+    assert planned == Counter({**CROSSCODER_RUNS, "activations": 3, "statistics": 1})
+    assert "checkpoint=neox/step1," in output
+    assert "checkpoint=neox/step4," not in output
+
+
+def test_more_activation_tokens_read_only_additional_shards(finished: Workspace) -> None:
+    with finished.changed("activations", "train_rows", value=24576):
+        planned, output = finished.planned()
+    assert planned == Counter({**ALL_RUNS, "rows": 1, "activations": 4, "statistics": 4})
+    assert "number=00002" in output
+    assert "number=00001" not in output
+
+
+def test_machine_and_comments_rerun_nothing(finished: Workspace) -> None:
+    config = finished.folder / "config.yaml"
+    with finished.edited("config.yaml", "corpus:", "# a remark\ncorpus:"):
+        assert finished.planned()[0] == Counter()
+    assert yaml.safe_load(config.read_text())
+    with finished.edited("profiles/local/config.yaml", "cores: all", "cores: 1"):
+        assert finished.planned()[0] == Counter()
+    resources = ("--set-threads", "dictionary=1", "--set-resources", "nll:mem_mb=100")
+    assert finished.planned("results/figures/", *resources)[0] == Counter()
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "expected"),
+    [
+        ("scripts/ontogeny/crosscoder/loss.py", "\ndef ", "\n_EDITED = 1\n\n\ndef ", ALL_RUNS),
+        ("scripts/ontogeny/crosscoder/loss.py", '"""', '"""Edited. ', {}),
+        ("scripts/ontogeny/crosscoder/loss.py", "\ndef ", "\n# edited\ndef ", {}),
+        (
+            "scripts/ontogeny/crosscoder/loss.py",
+            "\ndef ",
+            "\nfrom typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from fractions import Fraction\n\n\ndef ",
+            {},
+        ),
+        (
+            "scripts/ontogeny/figures/pareto.py",
+            "\ndef ",
+            "\n_EDITED = 1\n\n\ndef ",
+            {"pareto": 1, "gallery": 1},
+        ),
+    ],
+)
+def test_edit_of_code(finished: Workspace, file: str, before: str, after: str, expected: dict[str, int]) -> None:
+    with finished.edited(file, before, after):
+        assert finished.planned()[0] == Counter(expected)
+
+
+def test_touching_files_reruns_nothing(finished: Workspace) -> None:
+    for file in Path(finished.folder, "scripts").rglob("*.py"):
+        file.touch()
+    assert finished.planned()[0] == Counter()

@@ -1,0 +1,154 @@
+"""Tables such as the pipeline writes them, of a made-up study with two populations of features."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ontogeny.evaluation.tables import Measurement, RunIdentity, metrics_table
+from ontogeny.sites import Site
+
+STEPS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
+HOOK = "blocks.2.hook_resid_post"
+SITES = tuple(Site("neox", step, HOOK) for step in STEPS)
+ROWS = 32768
+THRESHOLD = 0.5
+
+
+def identity(dictionary: str, k: int, seed: int = 0, latents: int = 2048) -> RunIdentity:
+    return RunIdentity(dictionary, f"latents{latents}-k{k}-seed{seed}", latents, float(k), seed)
+
+
+def explained(k: int, place: float, gain: float = 0.0) -> float:
+    """Explained variance that falls over training and rises with k; `place` runs from 0 (first site) to 1 (last)."""
+    return 1 - (0.015 + 0.11 * place**1.5) * (32 / k) ** 0.45 * (1 - gain)
+
+
+def reconstruction(
+    folder: Path, run: RunIdentity, sites: tuple[Site, ...] = SITES, gain: float = 0.0, shift: float = 0.0
+) -> Path:
+    """Write `reconstruction.csv` of a run."""
+    k = int(run.sparsity)
+    places = np.linspace(0, 1, len(sites)) if len(sites) > 1 else np.ones(1)
+    values = [explained(k, place, gain) + shift for place in places]
+    measured = [
+        Measurement(site, metric, value, ROWS)
+        for site, ev in [*zip(sites, values, strict=True), (None, float(np.mean(values)))]
+        for metric, value in (("explained_variance", ev), ("fvu", 1 - ev), ("l0", k * (0.985 + 5 * shift)))
+    ]
+    measured.append(Measurement(None, "dead", 0.04, ROWS))
+    return _write(folder / "metrics" / run.dictionary / run.run / "reconstruction.csv", run, measured)
+
+
+def nll(folder: Path, run: RunIdentity, sites: tuple[Site, ...] = SITES) -> Path:
+    """Write `nll-neox.csv` of a run: the model learns after step 16; before, an ablation costs next to nothing."""
+    measured = []
+    for site in sites:
+        learnt = 1 / (1 + (90 / max(site.step, 0.5)) ** 1.6)
+        clean = 8.32 - 3.95 * learnt
+        gaps = {"mean": 2.3 * learnt**1.3, "zero": 3.4 * learnt**1.3}
+        error = 0.07 * learnt * (32 / run.sparsity) ** 0.6
+        measured += [
+            Measurement(site, "nll_clean", clean, 32512),
+            Measurement(site, "nll_reconstructed", clean + error, 32512),
+        ]
+        for name, gap in gaps.items():
+            measured.append(Measurement(site, f"nll_{name}_ablated", clean + gap, 32512))
+            measured.append(Measurement(site, f"recovered_{name}", (gap - error) / gap, 32512))
+    return _write(folder / "metrics" / run.dictionary / run.run / "nll-neox.csv", run, measured)
+
+
+def _write(file: Path, run: RunIdentity, measured: list[Measurement]) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    metrics_table(run, measured).to_csv(file, index=False)
+    return file
+
+
+def norms(latents: int, seed: int = 1, initial: float = 0.3) -> np.ndarray:
+    """Decoder norms (L, S): a share `initial` is strong at step 0 and gone by step 32, the others emerge and stay."""
+    random = np.random.default_rng(seed)
+    place = np.log2(np.maximum(STEPS, 0.5))
+    count = int(initial * latents)
+    gone = random.normal(3.3, 0.7, (count, 1))
+    falling = 1 / (1 + np.exp((place - gone) * 2.2)) + 0.06
+    came = np.concatenate([random.normal(6.5, 1.2, (latents - count, 1))])
+    rising = 1 / (1 + np.exp(-(place - came) * 1.8)) + 0.03
+    fade = np.where(random.random((latents - count, 1)) < 0.2, np.exp(-np.maximum(place - came - 1.5, 0) / 2), 1)
+    noise = 1 + 0.06 * random.normal(size=(latents, len(STEPS)))
+    return np.concatenate([falling, rising * fade]) * np.abs(noise) * random.uniform(0.5, 2, (latents, 1))
+
+
+def features(folder: Path, norms_LS: np.ndarray, dead: float = 0.05, sites: tuple[Site, ...] = SITES) -> Path:
+    """Write `features.parquet` from decoder norms; a share `dead` of the features never fires."""
+    normalised = norms_LS / norms_LS.max(axis=1, keepdims=True)
+    above = normalised > THRESHOLD
+    emergence, peak = above.argmax(axis=1), normalised.argmax(axis=1)
+    steps = np.array([site.step for site in sites])
+    silent = np.random.default_rng(5).permutation(len(norms_LS)) < dead * len(norms_LS)
+    table = pa.table(
+        {
+            "feature": np.arange(len(norms_LS)),
+            "density": np.where(silent, 0, 0.01),
+            "decoder_norm": list(norms_LS.astype(np.float32)),
+            "normalised_norm": list(normalised.astype(np.float32)),
+            "peak_site": peak,
+            "peak_step": steps[peak],
+            "emergence_site": emergence,
+            "emergence_step": steps[emergence],
+            "initialisation": above[:, 0],
+            "persistence": above.mean(axis=1),
+            "class": np.where(above[:, 0], "initialisation", "emergent"),
+            "dead": silent,
+        }
+    )
+    metadata = {
+        "sites": json.dumps([site._asdict() for site in sites]),
+        "dictionary": "crosscoder",
+        "run": "latents2048-k32-seed0",
+        "emergence_threshold": str(THRESHOLD),
+        "rows": str(ROWS),
+    }
+    file = folder / "features" / "crosscoder" / "latents2048-k32-seed0" / "features.parquet"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table.replace_schema_metadata(metadata), file)
+    return file
+
+
+def training(folder: Path, model: str = "neox") -> Path:
+    """Write `training.csv` of a language model."""
+    random = np.random.default_rng(3)
+
+    def loss(step: float) -> float:
+        return 8.32 - 3.95 / (1 + (90 / max(step, 0.5)) ** 1.6) - 0.1 * (step > 0)
+
+    rows = [(step, "train", loss(step) + 0.05 * random.normal(), 2e-3, step * 2048) for step in range(10, 1001, 10)]
+    rows += [(step, "heldout", loss(step) + 0.1, 2e-3, step * 2048) for step in STEPS]
+    table = pd.DataFrame(rows, columns=["step", "split", "loss", "learning_rate", "tokens"])
+    file = folder / "models" / model / "training.csv"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    table.sort_values(["step", "split"]).to_csv(file, index=False)
+    return file
+
+
+def study(folder: Path) -> Path:
+    """Write the study's `study.json`."""
+    file = folder / "study.json"
+    value = {"study": "default", "config": "config.yaml", "hash": "0123456789ab", "commit": "deadbeef0123", "seed": 0}
+    file.write_text(json.dumps(value))
+    return file
+
+
+def default_tables(folder: Path) -> dict[str, list[Path]]:
+    """Write the tables of the default study, for each figure those that it reads."""
+    crosscoders = [identity("crosscoder", k) for k in (16, 32, 64)]
+    singles = [identity("sae", k) for k in (16, 32, 64)]
+    reconstructions = [reconstruction(folder, run) for run in crosscoders]
+    return {
+        "pareto": reconstructions + [reconstruction(folder, run, SITES[-1:], gain=0.18) for run in singles],
+        "reconstruction": reconstructions + [nll(folder, run) for run in crosscoders],
+        "decoder_norms": [features(folder, norms(2048))],
+        "language_model": [training(folder)],
+    }

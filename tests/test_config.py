@@ -1,0 +1,154 @@
+"""A config is refused in one line that says what, where and what to do, or it is a study."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ontogeny.config.documentation import configuration_page, configuration_schema
+from ontogeny.config.load import load_study
+from ontogeny.errors import UserError
+from ontogeny.sites import Site
+
+PROJECT = Path(__file__).resolve().parents[1]
+DEFAULT = yaml.safe_load((PROJECT / "config.yaml").read_text())
+HOOK = "blocks.2.hook_resid_post"
+
+
+def changed(*path: str | int, value: Any) -> dict[str, Any]:
+    config = copy.deepcopy(DEFAULT)
+    here = config
+    for key in path[:-1]:
+        here = here[key]
+    here[path[-1]] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (changed("dictionaries", "sae", "latent", value=[8]), "dictionaries.sae.latent: unknown key; did you mean 'latents'?"),
+        (changed("corpus", "heldot", value=0.1), "corpus.heldot: unknown key; did you mean 'heldout'?"),
+        (changed("seed", value="one"), 'seed: input should be a whole number, not "one"'),
+        (changed("seed", value=True), "seed: input should be a whole number, not true"),
+        (changed("tokens", "context_length", value="128"), 'tokens.context_length: input should be a whole number, not "128"'),
+        (
+            changed("dictionaries", "sae", "sites", 0, "checkpoints", value=[7]),
+            "dictionaries.sae.sites[0].checkpoints: step 7 of neox was never saved; saved steps are 0, 1, 2",
+        ),
+        (
+            changed("dictionaries", "sae", "sites", 0, "hooks", value=["blocks.9.hook_resid_post"]),
+            "dictionaries.sae.sites[0].hooks: hook 'blocks.9.hook_resid_post' is in block 9, but the model has 4",
+        ),
+        (
+            changed("dictionaries", "sae", "sites", 0, "hooks", value=["blocks.2.hook_resid_pots"]),
+            "no hook point with one vector per position; did you mean 'blocks.2.hook_resid_post'?",
+        ),
+        (changed("dictionaries", "sae", "sites", 0, "model", value="gpt"), "there is no model 'gpt'; models are neox"),
+        (changed("models", "neox", "checkpoints", value=[0, 4, 2]), "steps must be ascending and distinct, not [0, 4, 2]"),
+        (changed("models", "neox", "checkpoints", value=[0, 5000]), "step 5000 is after the last training step"),
+        (changed("models", "neox", "architecture", "heads", value=3), "3 heads do not divide d_model 128"),
+        (changed("study", value="figures"), "study: 'figures' is a folder of the default study; choose another name"),
+        (changed("study", value="../x"), "study: string should match pattern"),
+        (changed("corpus", value={"source": "files", "format": "text", "paths": ["no/*.txt"]}), "no file matches 'no/*.txt'"),
+        (changed("corpus", value={"source": "saved", "path": "nowhere"}), "nowhere/ is no folder that `datasets` wrote"),
+        (changed("figures", "run", value=["crosscoder", "best"]), "there is no run 'best' of a dictionary 'crosscoder'"),
+        (changed("dictionaries", "sae", "nonlinearity", value="relu"), "nonlinearity 'relu' takes no k"),
+        (changed("dictionaries", "sae", "penalty", value="l1"), "penalty 'l1' needs sparsity"),
+        (changed("dictionaries", "sae", "k", value=[4096]), "k 4096 is above the 2048 latents"),
+        (changed("dictionaries", "sae", "seeds", value=[1, 1]), "seeds lists a value twice: [1, 1]"),
+        (changed("dictionaries", "sae", "gate", value="site"), "gate 'site' belongs to nonlinearity 'jumprelu'"),
+        ({}, "the config is empty"),
+        ({"seed": 1}, "corpus: this key is required"),
+    ],
+)  # fmt: skip
+def test_bad_config_gets_one_line(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        load_study(config)
+    assert str(error.value).startswith("config.yaml: ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_scientific_notation_without_a_point_is_a_number() -> None:
+    config = yaml.safe_load("learning_rate: 1e-3")
+    assert isinstance(config["learning_rate"], str)
+    study = load_study(changed("dictionaries", "sae", "learning_rate", value=config["learning_rate"]))
+    assert study.dictionaries["sae"].learning_rate == 1e-3
+
+
+def test_missing_local_checkpoint_is_named_before_any_job(tmp_path: Path) -> None:
+    (tmp_path / "step0").mkdir()
+    (tmp_path / "step0/config.json").write_text('{"num_hidden_layers": 4}')
+    model = {"source": "local", "path": str(tmp_path / "step{step}"), "checkpoints": [0, 8]}
+    with pytest.raises(UserError, match=r"there is no model in .*step8/"):
+        load_study(changed("models", "neox", value=model))
+
+
+def test_sites_keep_the_order_of_the_config() -> None:
+    study = load_study(
+        changed("dictionaries", "sae", "sites", value=[
+            {"model": "neox", "checkpoints": "last", "hooks": ["blocks.3.hook_resid_post", HOOK]},
+            {"model": "neox", "checkpoints": [512, 1000], "hooks": ["blocks.1.hook_mlp_out"]},
+        ])
+    )  # fmt: skip
+    last = DEFAULT["models"]["neox"]["checkpoints"][-1]
+    assert study.sites("sae") == (
+        Site("neox", last, "blocks.3.hook_resid_post"),
+        Site("neox", last, HOOK),
+        Site("neox", 512, "blocks.1.hook_mlp_out"),
+        Site("neox", 1000, "blocks.1.hook_mlp_out"),
+    )
+
+
+def test_one_forward_pass_reads_every_hook_of_a_checkpoint_and_no_other() -> None:
+    selection = [{"model": "neox", "checkpoints": [512], "hooks": [HOOK, "blocks.0.hook_mlp_out"]}]
+    groups = load_study(changed("dictionaries", "sae", "sites", value=selection)).hook_groups()
+    assert groups[("blocks.0.hook_mlp_out", HOOK)] == ("neox/step512",)
+    assert "neox/step512" not in groups[(HOOK,)]
+    assert "neox/step256" in groups[(HOOK,)]
+
+
+def test_sweep_has_a_run_for_every_combination() -> None:
+    study = load_study(changed("dictionaries", "sae", "seeds", value=[0, 1]))
+    runs = study.runs("sae")
+    assert len(runs) == len(DEFAULT["dictionaries"]["sae"]["k"]) * 2
+    assert runs["latents2048-k32-seed1"].seed == 1
+    assert runs["latents2048-k32-seed1"].k == 32
+
+
+def test_last_shard_is_shorter() -> None:
+    study = load_study(changed("activations", "train_rows", value=65536 * 2 + 100))
+    assert study.shards("train") == {"train-00000": 65536, "train-00001": 65536, "train-00002": 100}
+
+
+def test_two_models_several_hooks_and_streaming_can_be_said() -> None:
+    config = changed("models", "base", value=DEFAULT["models"]["neox"])
+    config["dictionaries"]["diff"] = {
+        "sites": [{"model": name, "checkpoints": "last", "hooks": [HOOK]} for name in ("base", "neox")],
+        "latents": [1024, 2048], "nonlinearity": "jumprelu", "gate": "site", "penalty": "tanh_quad",
+        "sparsity": [0.1, 0.3], "seeds": [0, 1],
+    }  # fmt: skip
+    study = load_study(config)
+    assert len(study.runs("diff")) == 8
+    assert [site.model for site in study.sites("diff")] == ["base", "neox"]
+
+
+@pytest.mark.parametrize(
+    ("name", "made"), [("configuration.md", configuration_page), ("config.schema.json", configuration_schema)]
+)
+def test_documentation_of_the_config_is_current(name: str, made: Any) -> None:
+    assert (PROJECT / "docs" / name).read_text() == made(), "run `make docs`"
+
+
+def test_every_key_of_the_default_study_is_documented() -> None:
+    page = configuration_page()
+    for key in (
+        "`corpus.heldout`",
+        "`models.<name>.checkpoints`",
+        "`dictionaries.<name>.sites[].hooks`",
+        "`evaluation.nll.tokens`",
+    ):
+        assert f"| {key} |" in page
