@@ -34,13 +34,13 @@ onstart:
     record(STUDY, CONFIG_FILE, Path(workflow.basedir))
 
 
-# Each stage's folder is a target, with and without the slash that shells add; the figures are the default.
+# Each stage's folder is a target; the figures are the default.
 for stage, files in STAGE_FILES.items():
-    for slash in ("/", ""):
+    for target in spellings(stage):
 
         rule:
             name:
-                f"{STUDY.root}/{stage}{slash}"
-            default_target: stage + slash == "figures/"
+                target
+            default_target: target.endswith("figures/")
             input:
                 files,

@@ -24,7 +24,7 @@ for number, (hooks, checkpoints) in enumerate(STUDY.hook_groups().items()):
         params:
             settings=settings("harvest"),
             hooks=hooks,
-            out=STUDY.root + "/activations/{checkpoint}",
+            out=f"{STUDY.root}/activations/{{checkpoint}}",
             code=code("activations.py"),
         shell:
             command("activations.py")

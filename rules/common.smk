@@ -9,8 +9,8 @@ from pathlib import Path
 SCRIPTS = Path(workflow.basedir, "scripts")
 sys.path.insert(0, str(SCRIPTS))
 # Commands run in this Python, whether its environment was activated or not.
-os.environ["PATH"] = os.pathsep.join(
-    [str(Path(sys.executable).parent), os.environ["PATH"]]
+os.environ.update(
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
 )
 
 from ontogeny.code_hash import code_hash
@@ -33,7 +33,7 @@ try:
 except UserError as error:
     raise SystemExit(f"error: {error}")
 
-# Everything that a rule can take by lookup(): the config with its defaults, and the runs of the sweeps.
+# What lookup() takes from: the config with its defaults, and the runs of the sweeps.
 SETTINGS = STUDY.model_dump(mode="json")
 SETTINGS["runs"] = {
     name: {
@@ -71,13 +71,18 @@ def code(script, *modules):
 
 
 def numbered(rule, number):
-    """Name the rules that a study has several of: the first bears the plain name, which profiles know."""
+    """Name one of several rules of a kind; the first bears the plain name, which profiles know."""
     return f"{rule}_{number + 1}" if number else rule
 
 
 def one_of(names):
     """Constrain a wildcard to names; to nothing where there is none."""
     return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def folder(path):
+    """Name a folder of the study for a rule's params."""
+    return lambda wildcards: f"{STUDY.root}/{path}"
 
 
 def checkpoint_file(checkpoint):
@@ -133,6 +138,11 @@ def of_runs(pattern, *dictionaries):
         for dictionary in dictionaries or STUDY.dictionaries
         for run in STUDY.runs(dictionary)
     ]
+
+
+def spellings(stage):
+    """Name the target of a stage with and without the slash that shells add."""
+    return f"{STUDY.root}/{stage}/", f"{STUDY.root}/{stage}"
 
 
 def figure(name, category):

@@ -15,11 +15,13 @@ rule database:
         "../envs/database.yaml"
     params:
         settings=settings("database"),
-        home=f"{STUDY.root}/database/server",
-        metrics=STUDY.root + "/metrics/{dictionary}/{run}",
+        home=folder("database/server"),
+        features=subpath(input.features, parent=True),
+        metrics=lambda wildcards, input: Path(input.metrics[0]).parent,
+        dictionary=subpath(input.dictionary, parent=True),
         code=code("database.py"),
     shell:
         command("database.py")
         + " --log {log} --settings {params.settings:q} --home {params.home}"
-        " --features $(dirname {input.features}) --metrics {params.metrics} --dictionary $(dirname {input.dictionary})"
+        " --features {params.features} --metrics {params.metrics} --dictionary {params.dictionary}"
         " --out {output}"

@@ -16,11 +16,11 @@ rule dictionary:
         "../envs/gpu.yaml"
     threads: lambda wildcards: min(len(STUDY.sites(wildcards.dictionary)), 8)
     params:
+        activations=folder("activations"),
         settings=settings("runs/{dictionary}/{run}"),
-        activations=f"{STUDY.root}/activations",
         # No output: Snakemake would delete it when an attempt fails, and the next attempt resumes from it.
-        state=STUDY.root + "/states/{dictionary}/{run}",
-        out=STUDY.root + "/dictionaries/{dictionary}/{run}",
+        state=f"{STUDY.root}/states/{{dictionary}}/{{run}}",
+        out=subpath(output[0], parent=True),
         code=code("dictionary.py"),
     shell:
         command("dictionary.py")

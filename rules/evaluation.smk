@@ -14,12 +14,13 @@ rule reconstruction:
     conda:
         "../envs/gpu.yaml"
     params:
+        dictionary=subpath(input.dictionary, parent=True),
+        activations=folder("activations"),
         shards=list(STUDY.shards("heldout")),
-        activations=f"{STUDY.root}/activations",
         code=code("reconstruction.py"),
     shell:
         command("reconstruction.py")
-        + " --log {log} --threads {threads} --dictionary $(dirname {input.dictionary})"
+        + " --log {log} --threads {threads} --dictionary {params.dictionary}"
         " --activations {params.activations} --shards {params.shards} --out {output}"
 
 
@@ -39,14 +40,15 @@ rule nll:
         "../envs/gpu.yaml"
     params:
         settings=settings("evaluation/nll"),
+        models=folder("models"),
+        dictionary=subpath(input.dictionary, parent=True),
+        activations=folder("activations"),
         first="--keep-first-position" if STUDY.activations.keep_first_position else "",
-        activations=f"{STUDY.root}/activations",
-        models=f"{STUDY.root}/models",
         code=code("nll.py"),
     shell:
         command("nll.py")
         + " --log {log} --threads {threads} --settings {params.settings:q} {params.first}"
-        " --dictionary $(dirname {input.dictionary}) --model {wildcards.model} --models {params.models}"
+        " --dictionary {params.dictionary} --model {wildcards.model} --models {params.models}"
         " --tokens {input.tokens} --activations {params.activations} --out {output}"
 
 
@@ -68,12 +70,13 @@ rule features:
         "../envs/gpu.yaml"
     params:
         settings=settings("evaluation/features"),
+        dictionary=subpath(input.dictionary, parent=True),
+        activations=folder("activations"),
         shards=list(STUDY.shards("heldout")),
-        activations=f"{STUDY.root}/activations",
-        out=STUDY.root + "/features/{dictionary}/{run}",
+        out=subpath(output[0], parent=True),
         code=code("features.py"),
     shell:
         command("features.py")
         + " --log {log} --threads {threads} --settings {params.settings:q}"
-        " --dictionary $(dirname {input.dictionary}) --activations {params.activations} --shards {params.shards}"
+        " --dictionary {params.dictionary} --activations {params.activations} --shards {params.shards}"
         " --tokens {input.tokens} --tokenizer {input.tokenizer} --out {params.out}"

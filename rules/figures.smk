@@ -15,7 +15,7 @@ rule pareto:
     params:
         settings=settings("figures/pareto"),
         style=settings("figures/style"),
-        out=f"{STUDY.root}/figures/pareto",
+        out=subpath(output[0], strip_suffix=".pdf"),
         code=code("figure.py", "ontogeny.figures.pareto"),
     shell:
         draw("pareto")
@@ -38,7 +38,7 @@ rule reconstruction_figure:
     params:
         settings=settings("figures/reconstruction"),
         style=settings("figures/style"),
-        out=f"{STUDY.root}/figures/reconstruction",
+        out=subpath(output[0], strip_suffix=".pdf"),
         code=code("figure.py", "ontogeny.figures.reconstruction"),
     shell:
         draw("reconstruction")
@@ -56,7 +56,7 @@ rule decoder_norms:
     params:
         settings=settings("figures/decoder_norms"),
         style=settings("figures/style"),
-        out=f"{STUDY.root}/figures/decoder_norms",
+        out=subpath(output[0], strip_suffix=".pdf"),
         code=code("figure.py", "ontogeny.figures.decoder_norms"),
     shell:
         draw("decoder_norms")
@@ -74,7 +74,7 @@ rule language_model_figure:
     params:
         settings=settings("figures/language_model"),
         style=settings("figures/style"),
-        out=f"{STUDY.root}/figures/language_model",
+        out=subpath(output[0], strip_suffix=".pdf"),
         code=code("figure.py", "ontogeny.figures.language_model"),
     shell:
         draw("language_model")
@@ -94,8 +94,8 @@ rule gallery:
     conda:
         "../envs/cpu.yaml"
     params:
+        folder=folder("figures"),
         figures=STUDY.figure_names(),
-        folder=f"{STUDY.root}/figures",
         code=code("gallery.py"),
     shell:
         command("gallery.py")

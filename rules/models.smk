@@ -26,7 +26,7 @@ for number, model in enumerate(TRAINED):
         params:
             settings=settings(f"models/{model}"),
             seed=settings("seed"),
-            out=f"{STUDY.root}/models/{model}",
+            out=subpath(output.training, parent=True),
             code=code("language_model.py"),
         shell:
             command("language_model.py")
