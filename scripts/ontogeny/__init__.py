@@ -1,0 +1,1 @@
+"""Ontogeny: how the concepts inside a language model form while it trains."""

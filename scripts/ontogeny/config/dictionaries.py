@@ -1,0 +1,152 @@
+"""Dictionaries: crosscoders over a list of sites, and the runs of their sweeps."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ontogeny.config.base import Count, Fraction, Name, NonNegative, Positive, Settings
+from ontogeny.config.models import Steps
+from ontogeny.sites import Site
+
+
+class SiteSelection(Settings):
+    """Sites of one model: every checkpoint listed at every hook listed."""
+
+    model: Name
+    """A model of the study."""
+    checkpoints: Literal["all", "last"] | Steps = "all"
+    """Checkpoints: a list of steps, `all` of the model, or its `last`."""
+    hooks: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Hook points by their transformer-lens names, such as `blocks.2.hook_resid_post`."""
+
+
+class DeadLatents(Settings):
+    """What is done about latents that fall silent (Gao et al. 2024, section A.2, for `auxk`)."""
+
+    policy: Literal["none", "auxk"] = "none"
+    """`none`, or `auxk`: dead latents learn to reconstruct what is left of the error."""
+    after_rows: Count = 16384
+    """Rows of silence after which a latent counts as dead."""
+    k: Count = 64
+    """Dead latents used on a row."""
+    coefficient: NonNegative = 0.03125
+    """Weight of the auxiliary loss."""
+
+
+class Recipe(Settings):
+    """How a dictionary is built and trained; everything that its runs share."""
+
+    nonlinearity: Literal["relu", "topk", "batchtopk", "jumprelu"] = "batchtopk"
+    """Which latents fire: `topk` and `batchtopk` keep k a row by h_i n_i; `jumprelu` has a learnt threshold each."""
+    gate: Literal["shared", "site"] = "shared"
+    """`shared`: a latent fires at all sites or none; `site` (for `jumprelu`): where h_i n_is passes its threshold."""
+    penalty: Literal["none", "l1", "tanh", "tanh_quad"] = "none"
+    """Sparsity term; its coefficient is swept in `sparsity`."""
+    tanh_scale: Positive = 4.0
+    """c in tanh(c f n) of `tanh` and `tanh_quad`."""
+    frequency_scale: Positive = 0.01
+    """s in p (1 + p / s) of `tanh_quad`, p a latent's mean tanh."""
+    threshold: Positive = 0.1
+    """First threshold of `jumprelu`."""
+    bandwidth: Positive = 2.0
+    """Width of the rectangle through which `jumprelu` thresholds learn."""
+    threshold_learning_rate: Positive = 0.1
+    """Learning rate of `jumprelu` thresholds as a multiple of `learning_rate`."""
+    dead: DeadLatents = DeadLatents()
+    """What is done about latents that fall silent."""
+    decoder: Literal["free", "unit"] = "free"
+    """`unit`: every latent's decoder, all sites together, is kept at norm 1."""
+    center: bool = False
+    """Subtract each site's mean before encoding."""
+    initialisation: Literal["tied", "independent"] = "tied"
+    """`tied`: every site starts from one draw, which lets features align over sites."""
+    decoder_norm: Positive | Literal["search"] = 0.1
+    """Norm of a latent's decoder at each site at the start; `search`: the best on the first batch."""
+    learning_rate: Positive = 1e-3
+    """Peak learning rate of Adam."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Decay rates of Adam's moments."""
+    gradient_clip: Positive | None = 1.0
+    """Largest norm of the gradient; none if null."""
+    batch_size: Count = 1024
+    """Rows a step."""
+    epochs: Count = 1
+    """Passes over the training rows."""
+    warmup: Fraction = 0.05
+    """Share of the steps with linear learning-rate warm-up."""
+    decay: Fraction = 0.2
+    """Share of the steps, at the end, over which the learning rate falls to 0."""
+    sparsity_warmup: Fraction = 0.05
+    """Share of the steps over which the sparsity coefficient rises from 0."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type of the matrix products; parameters, sums and optimiser are float32."""
+    log_every: Count = 10
+    """Steps between two rows of `training.csv`."""
+    save_every: Count = 200
+    """Steps between two saved training states."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Recipe":
+        if self.gate == "site" and self.nonlinearity != "jumprelu":
+            raise ValueError(f"gate 'site' belongs to nonlinearity 'jumprelu', not {self.nonlinearity!r}")
+        if self.decoder == "unit" and self.decoder_norm == "search":
+            raise ValueError("decoder 'unit' leaves no norm to search; give decoder_norm a number")
+        return self
+
+
+class DictionarySettings(Recipe):
+    """One crosscoder and its sweep: a run for each of latents x (k or sparsity) x seed."""
+
+    sites: Annotated[tuple[SiteSelection, ...], Field(min_length=1)]
+    """Where activations are read; their order is the dictionary's site axis."""
+    latents: Annotated[tuple[Count, ...], Field(min_length=1)]
+    """Dictionary sizes."""
+    k: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
+    """Latents kept a row, for `topk` and `batchtopk`."""
+    sparsity: Annotated[tuple[NonNegative, ...], Field(min_length=1)] | None = None
+    """Sparsity coefficients, for every penalty but `none`."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    """Seeds of initialisation and of the order of rows."""
+
+    @model_validator(mode="after")
+    def _check_sweep(self) -> "DictionarySettings":
+        counts = self.nonlinearity in ("topk", "batchtopk")
+        if counts != (self.k is not None):
+            raise ValueError(f"nonlinearity {self.nonlinearity!r} {'needs' if counts else 'takes no'} k")
+        if (self.penalty != "none") != (self.sparsity is not None):
+            raise ValueError(f"penalty {self.penalty!r} {'takes no' if self.penalty == 'none' else 'needs'} sparsity")
+        if self.k is not None and max(self.k) > min(self.latents):
+            raise ValueError(f"k {max(self.k)} is above the {min(self.latents)} latents of the smallest run")
+        for key in ("latents", "k", "sparsity", "seeds"):
+            values = getattr(self, key) or ()
+            if len(set(values)) != len(values):
+                raise ValueError(f"{key} lists a value twice: {list(values)}")
+        return self
+
+
+class RunSettings(Recipe):
+    """One point of a sweep, with everything that decides its result."""
+
+    dictionary: Name
+    """Name of the dictionary in the study."""
+    run: Name
+    """Name of the run, such as `latents2048-k32-seed0`."""
+    sites: tuple[Site, ...]
+    """The site axis, in order."""
+    latents: Count
+    """L, the number of features."""
+    k: Count | None
+    """Latents kept a row, for `topk` and `batchtopk`."""
+    sparsity: NonNegative | None
+    """Coefficient of the penalty."""
+    seed: int
+    """Seed of initialisation and of the order of rows."""
+    shards: tuple[str, ...]
+    """Names of the training shards, in order."""
+    rows: Count
+    """Rows of all training shards together."""
+
+    @property
+    def sparsity_label(self) -> float:
+        """Column `sparsity` of the tables: k where the nonlinearity has one, else the coefficient (0 if none)."""
+        return float(self.k if self.k is not None else self.sparsity or 0.0)

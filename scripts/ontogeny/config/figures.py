@@ -1,0 +1,71 @@
+"""What figures look like."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ontogeny.config.base import Count, Name, NonNegative, Number, Settings
+
+Millimetres = Annotated[Number, Field(ge=40, le=1000)]
+"""A length on paper that leaves room for axes."""
+
+
+class FigureStyle(Settings):
+    """What all figures share."""
+
+    font_size: Annotated[Number, Field(ge=4, le=40)] = 7.0
+    """Points; tick labels are one point smaller."""
+    dpi: Annotated[Count, Field(ge=50, le=2400)] = 300
+    """Resolution of the PNG files, and of the heatmaps inside the PDF files."""
+
+
+class FigureSettings(Settings):
+    """Size of one figure on paper."""
+
+    width: Millimetres = 88.0
+    """Millimetres; a column is 88, a page 180."""
+    height: Millimetres = 66.0
+    """Millimetres."""
+
+
+class ReconstructionFigure(FigureSettings):
+    """Error and loss per site."""
+
+    width: Millimetres = 180.0
+    """Millimetres; a column is 88, a page 180."""
+    height: Millimetres = 60.0
+    """Millimetres."""
+    smallest_cost: NonNegative = 0.01
+    """Nats per token that an ablation must cost before the share of it that is recovered is drawn; below, it is noise."""
+
+
+class DecoderNormsFigure(FigureSettings):
+    """Heatmap of decoder norms over training."""
+
+    width: Millimetres = 180.0
+    """Millimetres; a column is 88, a page 180."""
+    height: Millimetres = 100.0
+    """Millimetres."""
+    features: Count = 200
+    """Features in the sample, drawn by chance from those that fire on heldout rows."""
+    seed: int = 0
+    """Seed of the sample."""
+    colormap: Literal["magma", "inferno", "plasma", "viridis", "cividis", "gray"] = "magma"
+    """A perceptually uniform matplotlib colour map; it runs from light (0) to dark (1), like ink on paper."""
+
+
+class FiguresSettings(Settings):
+    """The study's figures."""
+
+    style: FigureStyle = FigureStyle()
+    """What all figures share."""
+    run: tuple[Name, Name] | None = None
+    """Dictionary and run that figures of a single run show; by default the middle run of the first dictionary over several sites."""
+    pareto: FigureSettings = FigureSettings()
+    """L0 against explained variance."""
+    reconstruction: ReconstructionFigure = ReconstructionFigure()
+    """FVU, loss and recovered loss per site."""
+    decoder_norms: DecoderNormsFigure = DecoderNormsFigure()
+    """Decoder norms of a feature sample over training."""
+    language_model: FigureSettings = FigureSettings()
+    """Loss of the language model with its checkpoints."""

@@ -1,0 +1,75 @@
+"""What can be said of a hook point before its model exists."""
+
+import difflib
+import re
+
+BLOCK_HOOKS = (
+    "hook_in",
+    "hook_out",
+    "hook_resid_pre",
+    "hook_resid_mid",
+    "hook_resid_post",
+    "hook_attn_in",
+    "hook_attn_out",
+    "hook_mlp_in",
+    "hook_mlp_out",
+    "ln1.hook_in",
+    "ln1.hook_out",
+    "ln1.hook_normalized",
+    "ln2.hook_in",
+    "ln2.hook_out",
+    "ln2.hook_normalized",
+    "attn.hook_in",
+    "attn.hook_out",
+    "attn.hook_q",
+    "attn.hook_k",
+    "attn.hook_v",
+    "attn.hook_z",
+    "attn.hook_result",
+    "attn.q.hook_in",
+    "attn.q.hook_out",
+    "attn.k.hook_in",
+    "attn.k.hook_out",
+    "attn.v.hook_in",
+    "attn.v.hook_out",
+    "attn.o.hook_in",
+    "attn.o.hook_out",
+    "attn.qkv.hook_in",
+    "attn.qkv.hook_out",
+    "mlp.hook_in",
+    "mlp.hook_out",
+    "mlp.hook_pre",
+    "mlp.hook_post",
+    "mlp.in.hook_in",
+    "mlp.in.hook_out",
+    "mlp.gate.hook_in",
+    "mlp.gate.hook_out",
+    "mlp.out.hook_in",
+    "mlp.out.hook_out",
+)
+"""Hook points of a block that carry one vector per position, by their transformer-lens names."""
+
+MODEL_HOOKS = (
+    "hook_embed",
+    "embed.hook_in",
+    "embed.hook_out",
+    "ln_final.hook_in",
+    "ln_final.hook_out",
+    "ln_final.hook_normalized",
+)
+"""Hook points outside the blocks that carry one vector per position."""
+
+
+def hook_problem(hook: str, layers: int | None) -> str | None:
+    """Say what is wrong with a hook point's name, or None if a model of `layers` blocks can have it (None: unknown)."""
+    match = re.fullmatch(r"blocks\.(\d+)\.(.+)", hook)
+    if match and match[2] in BLOCK_HOOKS:
+        if layers is None or int(match[1]) < layers:
+            return None
+        return f"hook {hook!r} is in block {match[1]}, but the model has {layers}: blocks.0 to blocks.{layers - 1}"
+    if hook in MODEL_HOOKS:
+        return None
+    block = match[1] if match else "0"
+    known = [f"blocks.{block}.{name}" for name in BLOCK_HOOKS] + list(MODEL_HOOKS)
+    close = difflib.get_close_matches(hook, known, n=1, cutoff=0)
+    return f"hook {hook!r} is no hook point with one vector per position; did you mean {close[0]!r}?"

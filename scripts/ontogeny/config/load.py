@@ -1,0 +1,75 @@
+"""From a config file's keys to a study, or to one clear line."""
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from ontogeny.config.base import Settings
+from ontogeny.config.study import Study
+from ontogeny.errors import UserError
+
+
+def load_study(config: Mapping[str, Any], source: str = "config.yaml") -> Study:
+    """Check a config and fill in its defaults.
+
+    Raises:
+        UserError: one line that names `source`, the key, what was found and what was expected.
+    """
+    if not config:
+        raise UserError(f"{source}: the config is empty; docs/configuration.md lists its keys")
+    try:
+        return Study.model_validate_json(json.dumps(config))
+    except ValidationError as error:
+        raise UserError(f"{source}: {_one_line(error, config)}") from None
+    except TypeError as error:
+        raise UserError(f"{source}: {error}; put quotes around values that YAML reads as dates") from None
+
+
+def _one_line(error: ValidationError, config: Mapping[str, Any]) -> str:
+    problems = error.errors(include_url=False)
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+    others = len({_place(problem, config) for problem in problems}) - 1
+    place = _place(first, config)
+    text = f"{place}: {_text(first)}" if place else _text(first)
+    return text + (f" (and {others} more)" if others else "")
+
+
+def _text(problem: ErrorDetails) -> str:
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key{_suggestion(str(problem['loc'][-1]))}"
+    if problem["type"] == "missing":
+        return "this key is required; docs/configuration.md says what it holds"
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    found = json.dumps(problem["input"])
+    expected = problem["msg"].replace("a valid array", "a list").replace("a valid integer", "a whole number").replace("a valid ", "a ")
+    return f"{expected[0].lower()}{expected[1:]}, not {found if len(found) < 80 else found[:77] + '...'}"
+
+
+def _place(problem: ErrorDetails, config: object) -> str:
+    """Write a location as `dictionaries.sae.sites[0].hooks`, without pydantic's names for members of unions."""
+    place, here, tag = "", config, None
+    for depth, part in enumerate(problem["loc"]):
+        missing = problem["type"] == "missing" and depth == len(problem["loc"]) - 1
+        if part == tag:
+            tag = None
+        elif isinstance(here, list) and isinstance(part, int):
+            place, here = f"{place}[{part}]", here[part]
+        elif isinstance(here, Mapping) and (part in here or missing):
+            place, here = f"{place}.{part}" if place else str(part), here.get(part)
+            tag = here.get("source") if isinstance(here, Mapping) else None
+    return place
+
+
+def _suggestion(key: str) -> str:
+    kinds, names = [Settings], set[str]()
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        names |= set(kind.model_fields)
+    close = difflib.get_close_matches(key, sorted(names - {key}), n=1)
+    return f"; did you mean {close[0]!r}?" if close else "; docs/configuration.md lists the keys"

@@ -1,0 +1,94 @@
+"""Language models: trained here, in a local folder, or on the hub."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from ontogeny.config.base import Count, NonNegative, Positive, Settings
+
+
+def _ascending(steps: tuple[int, ...]) -> tuple[int, ...]:
+    if list(steps) != sorted(set(steps)):
+        raise ValueError(f"steps must be ascending and distinct, not {list(steps)}")
+    return steps
+
+
+Steps = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_ascending)]
+
+
+class Architecture(Settings):
+    """A GPT-NeoX (rotary positions, parallel attention and MLP), as in Pythia."""
+
+    layers: Count = 4
+    """Blocks."""
+    d_model: Count = 128
+    """Width of the residual stream."""
+    heads: Count = 4
+    """Attention heads of a block; they divide `d_model`."""
+    d_mlp: Count | None = None
+    """Width of the MLP's hidden layer; four times `d_model` by default."""
+    rotary_fraction: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Share of a head's dimensions that carry rotary positions."""
+
+
+class Training(Settings):
+    """AdamW on the training contexts, in a seeded order, with linear warm-up and cosine decay."""
+
+    steps: Count = 1000
+    """Optimiser steps."""
+    batch_size: Count = 16
+    """Contexts a step."""
+    learning_rate: Positive = 1e-3
+    """Peak learning rate."""
+    final_learning_rate: NonNegative = 1e-4
+    """Learning rate that the cosine ends at."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    """Steps of linear warm-up."""
+    weight_decay: NonNegative = 0.1
+    """Decoupled weight decay of matrices."""
+    gradient_clip: Positive = 1.0
+    """Largest norm of the gradient."""
+    heldout_tokens: Count = 32768
+    """Heldout tokens on which the loss of every saved checkpoint is measured."""
+    log_every: Count = 10
+    """Steps between two rows of `training.csv`."""
+
+
+class TrainedModel(Settings):
+    """A model trained by this pipeline on the study's own tokens."""
+
+    source: Literal["train"]
+    """Kind of model."""
+    checkpoints: Steps
+    """Steps at which the model is saved; 0 is the model before training."""
+    architecture: Architecture = Architecture()
+    """Shape of the model."""
+    training: Training = Training()
+    """How it is trained."""
+
+
+class LocalModel(Settings):
+    """Hugging Face folders on disk."""
+
+    source: Literal["local"]
+    """Kind of model."""
+    checkpoints: Steps
+    """Steps that exist on disk."""
+    path: str
+    """Folder of a checkpoint; `{step}` in it stands for the step, as in `models/pythia/step{step}`."""
+
+
+class HubModel(Settings):
+    """A model of the Hugging Face hub with one revision per checkpoint."""
+
+    source: Literal["hub"]
+    """Kind of model."""
+    checkpoints: Steps
+    """Steps that the hub holds."""
+    name: str
+    """Model id, such as `EleutherAI/pythia-160m`."""
+    revision: str = "step{step}"
+    """Revision of a checkpoint; `{step}` stands for the step."""
+
+
+ModelSettings = Annotated[TrainedModel | LocalModel | HubModel, Field(discriminator="source")]

@@ -1,0 +1,219 @@
+"""The study: one config file, one question, one results root."""
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ontogeny.config.activations import ActivationSettings, RowsSettings
+from ontogeny.config.base import Name, Settings
+from ontogeny.config.corpus import CorpusSettings, TokenizerSettings, TokensSettings, TrainedTokenizer
+from ontogeny.config.database import DatabaseSettings
+from ontogeny.config.dictionaries import DictionarySettings, Recipe, RunSettings, SiteSelection
+from ontogeny.config.evaluation import EvaluationSettings
+from ontogeny.config.figures import FiguresSettings
+from ontogeny.config.hooks import hook_problem
+from ontogeny.config.inputs import corpus_problems, layers_of, missing_checkpoint
+from ontogeny.config.models import LocalModel, ModelSettings, TrainedModel
+from ontogeny.sites import Site, shard_name
+
+SPLITS: tuple[Literal["train"], Literal["heldout"]] = ("train", "heldout")
+"""Splits of a corpus."""
+
+STAGES = (
+    "corpus",
+    "tokenizer",
+    "tokens",
+    "models",
+    "activations",
+    "dictionaries",
+    "metrics",
+    "features",
+    "database",
+    "figures",
+)
+"""Folders below a results root, in the order of the flow; each is a target."""
+
+RESERVED_NAMES = (*STAGES, "states", "logs", "browser")
+"""Names that a study cannot have, since the default study keeps its own folders there."""
+
+
+class Study(Settings):
+    """One config file."""
+
+    study: Name = "default"
+    """Name of the study; its results are in `results/<study>/`, those of `default` in `results/`."""
+    seed: int = 0
+    """Seed of everything random up to the shards; a dictionary's runs have their own."""
+    corpus: CorpusSettings
+    """The text."""
+    tokenizer: TokenizerSettings = TrainedTokenizer(source="train")
+    """How text becomes tokens; shared by all models of the study."""
+    tokens: TokensSettings = TokensSettings()
+    """How tokens become contexts."""
+    models: Annotated[dict[Name, ModelSettings], Field(min_length=1)]
+    """Language models, by name."""
+    activations: ActivationSettings = ActivationSettings()
+    """Which activations are read, and how they are kept."""
+    dictionaries: Annotated[dict[Name, DictionarySettings], Field(min_length=1)]
+    """Crosscoders and plain SAEs (dictionaries over one site), by name."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """How dictionaries are measured."""
+    database: DatabaseSettings = DatabaseSettings()
+    """Where features are stored."""
+    figures: FiguresSettings = FiguresSettings()
+    """What figures look like."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Study":
+        problem = next(self._problems(), None)
+        if problem:
+            raise ValueError(problem)
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        if self.study in RESERVED_NAMES:
+            yield f"study: {self.study!r} is a folder of the default study; choose another name"
+        yield from corpus_problems(self.corpus)
+        for name, model in self.models.items():
+            yield from _model_problems(f"models.{name}", model)
+        for name, dictionary in self.dictionaries.items():
+            yield from _dictionary_problems(f"dictionaries.{name}", dictionary, self.models)
+        shown = self.figures.run
+        if shown and shown[1] not in (self.runs(shown[0]) if shown[0] in self.dictionaries else ()):
+            yield f"figures.run: there is no run {shown[1]!r} of a dictionary {shown[0]!r}"
+
+    @property
+    def root(self) -> str:
+        """Results root, relative to the working directory."""
+        return "results" if self.study == "default" else f"results/{self.study}"
+
+    def shards(self, split: str) -> dict[str, int]:
+        """Rows of each shard of `split` (`train` or `heldout`), by the shard's name, in order."""
+        total = self.activations.train_rows if split == "train" else self.activations.heldout_rows
+        size = self.activations.rows_per_shard
+        return {shard_name(split, n): min(size, total - n * size) for n in range(-(-total // size))}
+
+    def rows(self, split: Literal["train", "heldout"]) -> dict[str, RowsSettings]:
+        """What decides the rows of each shard of `split`, by the shard's name."""
+        return {
+            shard: RowsSettings(
+                seed=self.seed,
+                split=split,
+                number=number,
+                rows_per_shard=self.activations.rows_per_shard,
+                rows=rows,
+                keep_first_position=self.activations.keep_first_position,
+            )
+            for number, (shard, rows) in enumerate(self.shards(split).items())
+        }
+
+    def sites(self, dictionary: str) -> tuple[Site, ...]:
+        """Site axis of a dictionary, in order: selection by selection, checkpoint by checkpoint, hook by hook."""
+        return tuple(
+            Site(selection.model, step, hook)
+            for selection in self.dictionaries[dictionary].sites
+            for step in selected_steps(selection, self.models[selection.model])
+            for hook in selection.hooks
+        )
+
+    def all_sites(self) -> tuple[Site, ...]:
+        """Every site of the study once, in the order of the dictionaries."""
+        return tuple(dict.fromkeys(site for name in self.dictionaries for site in self.sites(name)))
+
+    def hook_groups(self) -> dict[tuple[str, ...], tuple[str, ...]]:
+        """Checkpoints by the hooks that are read from them in one forward pass: {hooks: (checkpoint, ...)}."""
+        hooks: dict[str, list[str]] = {}
+        for site in self.all_sites():
+            hooks.setdefault(site.checkpoint, []).append(site.hook)
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for checkpoint, names in hooks.items():
+            groups.setdefault(tuple(sorted(names)), []).append(checkpoint)
+        return {names: tuple(checkpoints) for names, checkpoints in groups.items()}
+
+    def runs(self, dictionary: str) -> dict[str, RunSettings]:
+        """Runs of a dictionary's sweep by name, in the order latents, k or sparsity, seed."""
+        settings = self.dictionaries[dictionary]
+        recipe = {key: getattr(settings, key) for key in Recipe.model_fields}
+        shards = self.shards("train")
+        runs = {}
+        for latents, k, sparsity, seed in product(
+            settings.latents, settings.k or (None,), settings.sparsity or (None,), settings.seeds
+        ):
+            name = run_name(latents, k, sparsity, seed)
+            runs[name] = RunSettings(
+                **recipe,
+                dictionary=dictionary,
+                run=name,
+                sites=self.sites(dictionary),
+                latents=latents,
+                k=k,
+                sparsity=sparsity,
+                seed=seed,
+                shards=tuple(shards),
+                rows=sum(shards.values()),
+            )
+        return runs
+
+    def figure_names(self) -> tuple[str, ...]:
+        """Figures that the study can draw: some need a model trained here, or a dictionary over several sites."""
+        several = len(self.sites(self.featured_run()[0])) > 1
+        trained = any(isinstance(model, TrainedModel) for model in self.models.values())
+        conditions = {"pareto": True, "reconstruction": True, "decoder_norms": several, "language_model": trained}
+        return tuple(name for name, holds in conditions.items() if holds)
+
+    def featured_run(self) -> tuple[str, str]:
+        """(dictionary, run) that figures of a single run show."""
+        if self.figures.run:
+            return self.figures.run
+        name = max(self.dictionaries, key=lambda name: len(self.sites(name)))
+        return name, next(iter(self.runs(name)))
+
+
+def run_name(latents: int, k: int | None, sparsity: float | None, seed: int) -> str:
+    """Name of a run, such as `latents2048-k32-seed0`."""
+    parts = (("latents", latents), ("k", k), ("sparsity", sparsity), ("seed", seed))
+    return "-".join(f"{key}{value:g}" for key, value in parts if value is not None)
+
+
+def selected_steps(selection: SiteSelection, model: ModelSettings) -> tuple[int, ...]:
+    """Steps of `model` that `selection` names."""
+    if selection.checkpoints == "all":
+        return model.checkpoints
+    return model.checkpoints[-1:] if selection.checkpoints == "last" else selection.checkpoints
+
+
+def _model_problems(where: str, model: ModelSettings) -> Iterator[str]:
+    if isinstance(model, TrainedModel):
+        shape, steps = model.architecture, model.training.steps
+        if shape.d_model % shape.heads:
+            yield f"{where}.architecture: {shape.heads} heads do not divide d_model {shape.d_model}"
+        if model.checkpoints[-1] > steps:
+            yield f"{where}.checkpoints: step {model.checkpoints[-1]} is after the last training step, {steps}"
+    if isinstance(model, LocalModel):
+        folder = missing_checkpoint(model)
+        if folder:
+            yield f"{where}.path: there is no model in {folder}/ (no config.json); expected one folder per checkpoint"
+
+
+def _dictionary_problems(where: str, dictionary: DictionarySettings, models: dict[str, ModelSettings]) -> Iterator[str]:
+    seen: set[Site] = set()
+    for number, selection in enumerate(dictionary.sites):
+        place = f"{where}.sites[{number}]"
+        model = models.get(selection.model)
+        if model is None:
+            yield f"{place}.model: there is no model {selection.model!r}; models are {', '.join(models)}"
+            return
+        for step in selected_steps(selection, model):
+            if step not in model.checkpoints:
+                saved = ", ".join(map(str, model.checkpoints))
+                yield f"{place}.checkpoints: step {step} of {selection.model} was never saved; saved steps are {saved}"
+        for hook in selection.hooks:
+            problem = hook_problem(hook, layers_of(model))
+            if problem:
+                yield f"{place}.hooks: {problem}"
+        sites = [Site(selection.model, s, h) for s in selected_steps(selection, model) for h in selection.hooks]
+        if len(set(sites)) < len(sites) or seen & set(sites):
+            yield f"{place}: a site is listed twice"
+        seen |= set(sites)

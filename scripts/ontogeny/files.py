@@ -1,0 +1,110 @@
+"""Files that appear whole or not at all."""
+
+import errno
+import glob
+import json
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ontogeny.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of the errors of a full disk, a full quota and a limit on the size of files."""
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` and rename what was written there to `path` when the block ends well.
+
+    The temporary name keeps the suffix of `path`. A block that raises leaves nothing behind and `path` as it was.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        with full_disk(path):
+            yield temporary
+            with temporary.open("rb+") as written:
+                os.fsync(written.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove temporary files that killed writers of `path` left beside it; only for files that have one writer."""
+    for temporary in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp{path.suffix}"):
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path` and put it in the place of `path` when the block ends well.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        with full_disk(path):
+            temporary.chmod(0o755)
+            yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as indented JSON with a final newline."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path, table: "pd.DataFrame") -> None:
+    """Write a table as CSV, numbers with all the digits that tell them apart."""
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def crc32(path: Path) -> str:
+    """Checksum of a file's bytes as eight hexadecimal digits."""
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 24):
+            value = zlib.crc32(block, value)
+    return f"{value:08x}"
+
+
+@contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    """Say a full disk in one line; h5py hides the error's number in its text, on closing in that of a RuntimeError.
+
+    Raises:
+        UserError: the disk of `path` became full in the block.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        number = getattr(error, "errno", None)
+        reason = next((os.strerror(n) for n in FULL_DISK if n == number or os.strerror(n) in str(error)), None)
+        if reason is None:
+            raise
+        free = shutil.disk_usage(path.parent).free
+        raise UserError(
+            f"{path}: the disk is full ({reason}, {free / 2**20:.0f} MiB left); free some space and run again"
+        ) from error

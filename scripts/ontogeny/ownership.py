@@ -1,0 +1,47 @@
+"""A results root belongs to one config file, and says which."""
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+from ontogeny.config.study import Study
+from ontogeny.errors import UserError
+from ontogeny.files import write_json
+
+
+def claim(study: Study, config_file: str) -> None:
+    """Check that the study may write to its results root.
+
+    Raises:
+        UserError: the root belongs to another config file.
+    """
+    file = Path(study.root) / "study.json"
+    owner = json.loads(file.read_text())["config"] if file.is_file() else config_file
+    if owner != config_file:
+        raise UserError(
+            f"{config_file}: study {study.study!r} writes to {study.root}/, which belongs to {owner}; "
+            f"give `study:` another name, or remove {file} if the config was renamed"
+        )
+
+
+def record(study: Study, config_file: str, folder: Path) -> None:
+    """Write `<root>/study.json`: the study, its config file, its hash, and the commit of the code in `folder`."""
+    settings = study.model_dump_json()
+    value = {
+        "study": study.study,
+        "config": config_file,
+        "hash": hashlib.sha256(settings.encode()).hexdigest()[:12],
+        "commit": commit(folder),
+        "seed": study.seed,
+    }
+    write_json(Path(study.root) / "study.json", value)
+
+
+def commit(folder: Path) -> str:
+    """Name the commit checked out in `folder`, with `+changes` where tracked files differ; `unknown` outside git."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+changes"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
