@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SNAKEMAKE := $(BIN)/snakemake
+CONFIG ?= config.yaml
+RATE ?= 0.1
 
-.PHONY: figures database report test unit end-to-end check docs lock clean
+.PHONY: figures database report plan test unit end-to-end check docs lock clean
 .DEFAULT_GOAL := figures
 
 figures: $(VENV)/.made
@@ -17,6 +19,9 @@ database: $(VENV)/.made
 
 report: $(VENV)/.made
 	@$(SNAKEMAKE) --profile profiles/local --report results/report.html -- results/figures/
+
+plan: $(VENV)/.made
+	@$(BIN)/python scripts/plan.py --config $(CONFIG) --rate $(RATE)
 
 test: check unit end-to-end
 
