@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from ontogeny.evaluation.tables import Measurement, RunIdentity, metrics_table
 from ontogeny.sites import Site
@@ -92,8 +94,8 @@ def features(folder: Path, norms_LS: np.ndarray, dead: float = 0.05, sites: tupl
         {
             "feature": np.arange(len(norms_LS)),
             "density": np.where(silent, 0, 0.01),
-            "decoder_norm": list(norms_LS.astype(np.float32)),
-            "normalised_norm": list(normalised.astype(np.float32)),
+            "decoder_norm": list(norms_LS),
+            "normalised_norm": list(normalised),
             "peak_site": peak,
             "peak_step": steps[peak],
             "emergence_site": emergence,
@@ -133,6 +135,14 @@ def training(folder: Path, model: str = "neox") -> Path:
     return file
 
 
+def tokenizer(folder: Path, size: int = 4096) -> Path:
+    """Write a `tokenizer.json` of `size` tokens."""
+    file = folder / "tokenizer" / "tokenizer.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Tokenizer(WordLevel({f"word{number}": number for number in range(size)}, "word0")).save(str(file))
+    return file
+
+
 def study(folder: Path) -> Path:
     """Write the study's `study.json`."""
     file = folder / "study.json"
@@ -150,5 +160,5 @@ def default_tables(folder: Path) -> dict[str, list[Path]]:
         "pareto": reconstructions + [reconstruction(folder, run, SITES[-1:], gain=0.18) for run in singles],
         "reconstruction": reconstructions + [nll(folder, run) for run in crosscoders],
         "decoder_norms": [features(folder, norms(2048))],
-        "language_model": [training(folder)],
+        "language_model": [training(folder), tokenizer(folder)],
     }

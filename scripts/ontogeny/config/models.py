@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from ontogeny.config.base import Count, NonNegative, Positive, Settings
 
@@ -28,7 +28,18 @@ class Architecture(Settings):
     d_mlp: Count | None = None
     """Width of the MLP's hidden layer; four times `d_model` by default."""
     rotary_fraction: Annotated[float, Field(gt=0, le=1)] = 0.25
-    """Share of a head's dimensions that carry rotary positions."""
+    """Share of a head's dimensions that carry rotary positions; it makes an even number of them."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Architecture":
+        width = self.d_model // self.heads
+        rotary = int(width * self.rotary_fraction)
+        if self.d_model % self.heads == 0 and (rotary % 2 or rotary == 0):
+            raise ValueError(
+                f"rotary_fraction {self.rotary_fraction:g} of a head's {width} dimensions makes {rotary}, "
+                "but rotary positions need an even number of at least 2"
+            )
+        return self
 
 
 class Training(Settings):
@@ -92,3 +103,5 @@ class HubModel(Settings):
 
 
 ModelSettings = Annotated[TrainedModel | LocalModel | HubModel, Field(discriminator="source")]
+
+ExistingModel = Annotated[LocalModel | HubModel, Field(discriminator="source")]

@@ -1,0 +1,187 @@
+"""Activations for training: every row once an epoch, in a seeded order, read ahead of the step that needs them."""
+
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ontogeny.activations.store import AlignedShard, open_aligned
+from ontogeny.errors import UserError
+from ontogeny.randomness import generator
+from ontogeny.sites import Site
+
+BLOCK_ROWS = 256
+"""Rows that are read as one piece. Rows of a shard are shuffled already, so that a piece is a random sample of it."""
+
+OPEN_SHARDS = 8
+"""Shards that are open at a time, at every site; their blocks are interleaved."""
+
+BATCHES_AHEAD = 3
+"""Batches that are read before a step asks for them."""
+
+
+class Batch(NamedTuple):
+    """Rows of one training step."""
+
+    step: int
+    """Number of the step over all epochs, from 0."""
+    row_ids_B: NDArray[np.int64]
+    """Number of each row among the rows of all shards, in the order of the shards' names as given."""
+    raw_BSD: Tensor
+    """Raw activations, float32."""
+
+
+class Block(NamedTuple):
+    """Rows `start` to `stop` of a shard."""
+
+    shard: int
+    """Number of the shard, in the order of the names as given."""
+    start: int
+    """First row."""
+    stop: int
+    """Row after the last one."""
+
+
+class Reader:
+    """Batches of the rows of several shards, at all sites of a dictionary.
+
+    The order of an epoch depends on (seed, epoch) and on the sizes of shards alone: shards in a random order, eight of
+    them open at a time, cut into blocks of 256 rows at an offset that differs by epoch, the blocks of open shards in a
+    random order. Rows at the end of an epoch that fill no batch are left out in that epoch; no other row is, and none
+    is read twice in an epoch.
+    """
+
+    def __init__(
+        self, folder: Path, sites: Sequence[Site], shards: Sequence[str], batch_size: int, epochs: int, seed: int
+    ) -> None:
+        """Look up how many rows there are.
+
+        Args:
+            folder: the study's `activations/`.
+            sites: the site axis, in order.
+            shards: names of shards, such as `train-00000`.
+            batch_size: rows of a batch.
+            epochs: how often each row may be read.
+            seed: seed of the order.
+
+        Raises:
+            UserError: a shard is missing or damaged, or all rows together do not fill one batch.
+        """
+        self.folder, self.sites, self.shards = folder, tuple(sites), tuple(shards)
+        self.batch_size, self.epochs, self.seed = batch_size, epochs, seed
+        opened = [open_aligned(folder, self.sites[:1], shard) for shard in shards]
+        self.d_model = opened[0].d_model
+        self.rows_hashes = tuple(shard.rows_hash for shard in opened)
+        self.rows_of_shards = tuple(shard.rows for shard in opened)
+        self.rows = sum(self.rows_of_shards)
+        self.steps_per_epoch = self.rows // batch_size
+        self.steps = epochs * self.steps_per_epoch
+        self.seconds_waited = 0.0
+        self._verified: set[int] = set()
+        if self.steps == 0:
+            raise UserError(
+                f"{folder}: {len(shards)} shards hold {self.rows} rows, fewer than one batch of {batch_size}; "
+                "raise activations.train_rows or lower the dictionary's batch_size"
+            )
+
+    def batches(self, first_step: int = 0) -> Generator[Batch, None, None]:
+        """Yield the batches from `first_step` to the last step of the last epoch.
+
+        A thread reads a few ahead; what goes wrong there is raised here. `seconds_waited` sums the time spent waiting.
+        """
+        source = self._read_from(first_step)
+        with ThreadPoolExecutor(1, "reader") as pool:
+            ahead = deque(pool.submit(next, source, None) for _ in range(BATCHES_AHEAD))
+            while True:
+                start = time.monotonic()
+                batch = ahead.popleft().result()
+                self.seconds_waited += time.monotonic() - start
+                if batch is None:
+                    return
+                ahead.append(pool.submit(next, source, None))
+                yield batch
+
+    def read(self, step: int) -> Batch:
+        """Read the batch of one step.
+
+        Raises:
+            UserError: there is no such step, or a shard is damaged.
+        """
+        return next(self._read_from(step))
+
+    def describe(self, step: int) -> str:
+        """Name the rows of one step, such as `train-00000[512:768], train-00001[0:44]`."""
+        pieces = next(self._pieces_from(step))
+        return ", ".join(f"{self.shards[shard]}[{start}:{stop}]" for shard, start, stop in pieces)
+
+    def _read_from(self, first_step: int) -> Iterator[Batch]:
+        opened: dict[int, AlignedShard] = {}
+        offsets = np.cumsum((0, *self.rows_of_shards))
+        for step, pieces in enumerate(self._pieces_from(first_step), first_step):
+            raw_BSD = torch.empty(self.batch_size, len(self.sites), self.d_model)
+            done = 0
+            for shard, start, stop in pieces:
+                if shard not in opened:
+                    self._open(shard, opened)
+                opened[shard].read_into(start, stop, raw_BSD[done : done + stop - start].numpy())
+                done += stop - start
+            row_ids_B = np.concatenate([np.arange(start, stop) + offsets[shard] for shard, start, stop in pieces])
+            yield Batch(step, row_ids_B, raw_BSD)
+
+    def _open(self, shard: int, opened: dict[int, AlignedShard]) -> None:
+        """Open a shard at every site, in the place of the one opened first; check its bytes the first time."""
+        while len(opened) >= OPEN_SHARDS:
+            del opened[next(iter(opened))]
+        opened[shard] = open_aligned(self.folder, self.sites, self.shards[shard], verify=shard not in self._verified)
+        self._verified.add(shard)
+
+    def _pieces_from(self, first_step: int) -> Iterator[list[Block]]:
+        """Yield what each batch is made of, from `first_step` on."""
+        if not 0 <= first_step < self.steps:
+            raise UserError(
+                f"{self.folder}: there is no step {first_step} in {self.epochs} x {self.rows} rows, which are "
+                f"{self.steps} steps of {self.batch_size}; raise the dictionary's epochs to read rows again"
+            )
+        first_epoch, skipped = divmod(first_step, self.steps_per_epoch)
+        for epoch in range(first_epoch, self.epochs):
+            for pieces in batches_of(blocks_of_epoch(self.rows_of_shards, self.seed, epoch), self.batch_size):
+                if skipped == 0:
+                    yield pieces
+                skipped = max(0, skipped - 1)
+
+
+def blocks_of_epoch(rows_of_shards: Sequence[int], seed: int, epoch: int) -> Iterator[Block]:
+    """Yield blocks in the order in which an epoch reads them; together they are every row once."""
+    random = generator(seed, "reader", epoch)
+    shards = random.permutation(len(rows_of_shards)).tolist()
+    for first in range(0, len(shards), OPEN_SHARDS):
+        blocks: list[Block] = []
+        for shard in shards[first : first + OPEN_SHARDS]:
+            rows = rows_of_shards[shard]
+            offset = int(random.integers(1, BLOCK_ROWS, endpoint=True))
+            edges = [0, *range(offset, rows, BLOCK_ROWS), rows]
+            blocks += [Block(shard, start, stop) for start, stop in pairwise(edges)]
+        yield from (blocks[number] for number in random.permutation(len(blocks)).tolist())
+
+
+def batches_of(blocks: Iterable[Block], batch_size: int) -> Iterator[list[Block]]:
+    """Cut a stream of blocks into batches of `batch_size` rows; rows that do not fill the last one are left out."""
+    pieces: list[Block] = []
+    wanted = batch_size
+    for shard, block_start, stop in blocks:
+        start = block_start
+        while start < stop:
+            taken = min(wanted, stop - start)
+            pieces.append(Block(shard, start, start + taken))
+            start, wanted = start + taken, wanted - taken
+            if wanted == 0:
+                yield pieces
+                pieces, wanted = [], batch_size

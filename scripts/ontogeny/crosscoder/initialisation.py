@@ -1,0 +1,76 @@
+"""How a crosscoder starts: encoder = decoder transposed, features aligned over sites or not, biases at 0."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ontogeny.config.dictionaries import RunSettings
+from ontogeny.crosscoder.objective import Objective
+from ontogeny.randomness import generator
+
+COARSE_NORMS = tuple(float(norm) for norm in np.geomspace(0.02, 5.0, 17))
+"""Decoder norms that a search tries first; between the neighbours of the best it tries eleven more."""
+
+
+def unit_decoder(settings: RunSettings, d_model: int) -> Tensor:
+    """Draw directions that are uniform on the sphere, of norm 1 at every site.
+
+    Args:
+        settings: the run; `tied` gives all sites one draw, `independent` a draw each.
+        d_model: D.
+
+    Returns:
+        (shape: [L, S, D]).
+    """
+    random = generator(settings.seed, "initialisation")
+    sites = len(settings.sites)
+    drawn = 1 if settings.initialisation == "tied" else sites
+    draw = torch.from_numpy(random.standard_normal((settings.latents, drawn, d_model), dtype=np.float32))
+    return functional.normalize(draw, dim=-1).expand(-1, sites, -1).contiguous()
+
+
+@torch.no_grad()
+def initialise(objective: Objective, settings: RunSettings, x_BSD: Tensor) -> None:
+    """Give a crosscoder its first weights and thresholds.
+
+    Args:
+        objective: the crosscoder and its thresholds.
+        settings: the run. Decoder norm `search` takes the norm that reconstructs `x_BSD` best; a decoder of unit norm
+            over all sites together leaves no choice.
+        x_BSD: scaled activations of the first batch (shape: [B, S, D]).
+    """
+    crosscoder = objective.crosscoder
+    if objective.log_threshold_L is not None:
+        objective.log_threshold_L.fill_(np.log(settings.threshold))
+        crosscoder.thresholds().copy_(objective.log_threshold_L.exp())
+    unit_LSD = unit_decoder(settings, crosscoder.d_model).to(crosscoder.W_dec)
+    if settings.decoder == "unit":
+        _set_decoder(objective, unit_LSD, len(settings.sites) ** -0.5)
+    elif settings.decoder_norm == "search":
+        _set_decoder(objective, unit_LSD, searched_norm(objective, unit_LSD, x_BSD))
+    else:
+        _set_decoder(objective, unit_LSD, settings.decoder_norm)
+
+
+def searched_norm(objective: Objective, unit_LSD: Tensor, x_BSD: Tensor) -> float:
+    """Find the decoder norm of the smallest reconstruction error on a batch, the encoder being the decoder transposed.
+
+    Args:
+        objective: the crosscoder, whose weights are overwritten.
+        unit_LSD: directions of the decoder (shape: [L, S, D]).
+        x_BSD: scaled activations (shape: [B, S, D]).
+    """
+
+    def error(norm: float) -> float:
+        _set_decoder(objective, unit_LSD, norm)
+        return float(objective(x_BSD, 0.0, torch.empty(0, dtype=torch.int64)).reconstruction)
+
+    best = int(np.argmin([error(norm) for norm in COARSE_NORMS]))
+    low, high = COARSE_NORMS[max(best - 1, 0)], COARSE_NORMS[min(best + 1, len(COARSE_NORMS) - 1)]
+    return min((float(norm) for norm in np.linspace(low, high, 11)), key=error)
+
+
+def _set_decoder(objective: Objective, unit_LSD: Tensor, norm: float) -> None:
+    objective.crosscoder.W_dec.copy_(unit_LSD * norm)
+    objective.crosscoder.W_enc.copy_(objective.crosscoder.W_dec.permute(1, 2, 0))

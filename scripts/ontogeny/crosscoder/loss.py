@@ -1,0 +1,83 @@
+"""The terms of the loss, all of them means over the batch: a batch and two copies of it give the same gradients.
+
+Errors are summed over sites and channels of the scaled activations, which have a mean norm of sqrt(D) at every site.
+So every site has the same say, and one site more adds to the error as its decoder norms add to the price of a latent.
+This is the normalisation of Lindsey et al. (2024); the mean over sites of Ge et al. (2025) divides it by S.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ontogeny.crosscoder.nonlinearity import topk
+from ontogeny.crosscoder.products import product
+
+
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Sum ||prediction - target||^2 over sites and channels, and take the mean over the batch.
+
+    Args:
+        prediction: (shape: [B, ...]).
+        target: (shape: [B, ...]).
+
+    Returns:
+        A scalar, in squared scaled units a row.
+    """
+    return functional.mse_loss(prediction, target, reduction="sum") / len(target)
+
+
+def mean_activity(f_BL: Tensor, norms_L: Tensor, tanh_scale: float | None) -> Tensor:
+    """Take the mean over the batch of tanh(c f n), or of f n itself.
+
+    Args:
+        f_BL: code (shape: [B, L]).
+        norms_L: n_i, decoder norms summed over sites (shape: [L]).
+        tanh_scale: c; None leaves tanh out.
+
+    Returns:
+        (shape: [L]).
+    """
+    if tanh_scale is None:
+        return f_BL.mean(0) * norms_L
+    return (f_BL * (norms_L * tanh_scale)).tanh().mean(0)
+
+
+def tanh_quad(activity_L: Tensor, frequency_scale: float) -> Tensor:
+    """Sum p (1 + p / s) over latents, p a latent's mean tanh: dense latents cost more (Ge et al. 2025).
+
+    Args:
+        activity_L: p (shape: [L]).
+        frequency_scale: s.
+
+    Returns:
+        A scalar.
+    """
+    return (activity_L * (1 + activity_L / frequency_scale)).sum()
+
+
+def auxk(
+    h_BN: Tensor,
+    W_dec_NSD: Tensor,
+    norms_N: Tensor,
+    error_BSD: Tensor,
+    k: int,
+    precision: torch.dtype = torch.float32,
+) -> Tensor:
+    """Let dead latents reconstruct what is left of the error (Gao et al. 2024, section A.2).
+
+    The error is a target: no gradient goes through it, and no bias is added to what the dead latents say. It is reduced
+    as `squared_error` reduces the reconstruction, so that the coefficient compares like with like.
+
+    Args:
+        h_BN: pre-activations of the N dead latents (shape: [B, N]).
+        W_dec_NSD: their decoders (shape: [N, S, D]).
+        norms_N: their decoder norms, summed over sites (shape: [N]).
+        error_BSD: x - x_hat (shape: [B, S, D]).
+        k: dead latents used on a row, those with the largest h n; all of them if there are fewer.
+        precision: type of the factors in the product.
+
+    Returns:
+        A scalar, in squared scaled units a row.
+    """
+    f_BN = topk(h_BN, norms_N, k)
+    return squared_error(product(f_BN, W_dec_NSD.flatten(1), precision), error_BSD.detach().flatten(1))

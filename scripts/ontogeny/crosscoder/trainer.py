@@ -1,0 +1,150 @@
+"""Training a run of a dictionary: data, model, steps, log, state, files."""
+
+import hashlib
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pandas as pd
+
+from ontogeny.activations.reader import Reader
+from ontogeny.activations.statistics import SiteStatistics, read_statistics
+from ontogeny.command import progress
+from ontogeny.config.dictionaries import RunSettings
+from ontogeny.crosscoder.model import save_crosscoder
+from ontogeny.crosscoder.state import Interrupted, SavedState, StateFolder, stop_requests
+from ontogeny.crosscoder.step import Stepper
+from ontogeny.errors import UserError
+from ontogeny.files import atomic_folder, write_csv
+from ontogeny.provenance import provenance
+
+log = logging.getLogger("ontogeny")
+
+SECONDS_BETWEEN_LINES = 10.0
+"""How often the log of the command says how training goes."""
+
+Rows = list[dict[str, str]]
+"""Rows of `training.csv`, as text."""
+
+
+def train(
+    settings: RunSettings, activations: Path, state: Path, out: Path, study: Path | None = None, fingerprint: str = ""
+) -> dict[str, float]:
+    """Train one run and write `crosscoder.safetensors`, `config.json` and `training.csv`.
+
+    On a CPU the files depend on the settings, the activations and the code, to the byte, however often the run was
+    killed and started again.
+
+    Args:
+        settings: the run.
+        activations: the study's `activations/`.
+        state: folder of the training state, which belongs to this run alone and is removed when it is finished.
+        out: folder of the run, which appears whole or not at all.
+        study: the study's `study.json`, or None.
+        fingerprint: stands for the code; a state that was saved under another one is not gone on with.
+
+    Returns:
+        Rows that this process trained on.
+
+    Raises:
+        UserError: a shard is missing or damaged, or the loss is not finite any more.
+        Interrupted: SIGTERM has arrived; the state is saved.
+    """
+    reader = Reader(activations, settings.sites, settings.shards, settings.batch_size, settings.epochs, settings.seed)
+    statistics = [read_statistics(activations / site.key / "statistics.json") for site in settings.sites]
+    stepper = Stepper(settings, reader.steps, reader.d_model, statistics)
+    states = StateFolder(state, _fingerprint(settings, reader, statistics, fingerprint))
+
+    saved = states.load()
+    if saved:
+        stepper.load_state(saved.step, saved.tensors)
+        log.info("goes on from step %d of %d, saved in %s", saved.step, reader.steps, state)
+    else:
+        stepper.initialise(reader.read(0).raw_BSD)
+    first_step, rows = stepper.steps_done, saved.rows if saved else []
+
+    if first_step < reader.steps:
+        _take_steps(stepper, reader, states, rows)
+    _write(out, stepper, rows, study)
+    states.remove()
+    return {"rows": float((reader.steps - first_step) * settings.batch_size)}
+
+
+def _take_steps(stepper: Stepper, reader: Reader, states: StateFolder, rows: Rows) -> None:
+    """Take every step that is left, append to `rows`, and save the state now and then."""
+    settings, last = stepper.settings, reader.steps
+    rows_left = (last - stepper.steps_done) * settings.batch_size
+    told = start = time.monotonic()
+    with stop_requests() as asked, closing(reader.batches(stepper.steps_done)) as batches:
+        for batch in progress(batches, rows_left, "rows", lambda batch: len(batch.row_ids_B)):
+            number = batch.step + 1
+            logged = number in (1, last) or number % settings.log_every == 0
+            measured = stepper.step(batch.raw_BSD, logged)
+
+            stops = asked()
+            saves = stops or (number % settings.save_every == 0 and number < last)
+            if logged or saves:
+                _check_finite(stepper, reader, states)
+            if measured:
+                rows.append({name: _text(value) for name, value in measured.items()})
+            if measured and (number == last or time.monotonic() - told > SECONDS_BETWEEN_LINES):
+                told = time.monotonic()
+                _tell(measured, last, reader.seconds_waited / (told - start))
+            if saves:
+                states.save(SavedState(number, stepper.state(), rows))
+            if stops:
+                log.info("stopped on request at step %d of %d; the state is in %s", number, last, states.folder)
+                raise Interrupted
+
+
+def _check_finite(stepper: Stepper, reader: Reader, states: StateFolder) -> None:
+    """Refuse to go on after a loss or a gradient that was not finite."""
+    faulty = int(stepper.first_faulty)
+    if faulty < 0:
+        return
+    sites = stepper.faulty_sites(reader.read(faulty).raw_BSD)
+    raise UserError(
+        f"step {faulty + 1} of {reader.steps}: the loss or its gradient is not finite at {', '.join(sites)}, "
+        f"on rows {reader.describe(faulty)}; look at these rows or lower the dictionary's learning_rate "
+        f"({stepper.settings.learning_rate:g}); states saved before are kept in {states.folder}"
+    )
+
+
+def _tell(measured: Mapping[str, float], last: int, waited: float) -> None:
+    """Write a line to the command's log."""
+    log.info(
+        "step %d of %d: loss %.5g, FVU %.4f, L0 %.1f, dead %.1f %%; waited for data %.1f %% of the time",
+        *(measured["step"], last, measured["loss"], measured["fvu"], measured["l0"]),
+        *(100 * measured["dead"], 100 * waited),
+    )
+
+
+def _text(value: float) -> str:
+    """Write a number: counts whole, the rest with eight digits."""
+    return str(value) if isinstance(value, int) else f"{value:.8g}"
+
+
+def _write(out: Path, stepper: Stepper, rows: Rows, study: Path | None) -> None:
+    """Write the files of a finished run."""
+    settings = stepper.settings
+    description = {
+        "dictionary": settings.dictionary,
+        "run": settings.run,
+        "sparsity": settings.sparsity_label,
+        "seed": settings.seed,
+        "tokens": stepper.steps * settings.batch_size,
+        "study": None,
+        **provenance(study),
+    }
+    with atomic_folder(out) as folder:
+        save_crosscoder(folder, stepper.crosscoder, description)
+        write_csv(folder / "training.csv", pd.DataFrame(rows))
+
+
+def _fingerprint(settings: RunSettings, reader: Reader, statistics: Sequence[SiteStatistics], code: str) -> str:
+    """Hash everything that decides the result: settings, rows, activations (by their statistics) and code."""
+    parts = [settings.model_dump_json(), *reader.rows_hashes, code]
+    parts += [repr((site.rows, site.mean.tolist(), site.mean_norm, site.centered_norm)) for site in statistics]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

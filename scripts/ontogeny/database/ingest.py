@@ -1,0 +1,212 @@
+"""Put a run into the database: all of it or nothing of it, and nothing twice.
+
+Features and samples are written under their content, which no reader follows yet; then the run's document is replaced,
+which readers follow from that moment; then what it followed before is removed. A command that is killed leaves at
+most documents that nobody follows; the next ingest of the run completes or removes them.
+"""
+
+import hashlib
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import bson
+from pymongo import IndexModel, WriteConcern
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError
+
+from ontogeny.command import progress
+from ontogeny.config.database import DatabaseSettings
+from ontogeny.database.artefacts import BATCH, Artefacts, find_artefacts, read_documents, read_metrics
+from ontogeny.database.connect import Document, connect, server_name
+from ontogeny.database.documents import (
+    CONTENTS,
+    FEATURES,
+    INDEXES,
+    RUNS,
+    SAMPLES,
+    Counts,
+    Feature,
+    FeatureSamples,
+    Run,
+    Stored,
+)
+from ontogeny.errors import UserError
+from ontogeny.files import write_json
+from ontogeny.provenance import provenance
+
+DUPLICATE_KEY = 11000
+DURABLE = WriteConcern(j=True)
+"""A write that counts only when it, and all before it, would survive a loss of power."""
+LARGEST_DOCUMENT = 16 * 2**20
+"""Bytes that MongoDB takes in one document."""
+
+
+class Summary(NamedTuple):
+    """What a run's features and samples amount to."""
+
+    content: str
+    """Hash of all their documents."""
+    counts: Counts
+    """How many there are."""
+
+
+def write_receipt(
+    settings: DatabaseSettings,
+    home: Path,
+    features: Path,
+    metrics: Path,
+    dictionary: Path,
+    out: Path,
+    study: Path | None,
+) -> dict[str, float]:
+    """Ingest a run and write what was ingested, once all of it is in the server's files.
+
+    Args:
+        settings: which database.
+        home: folder of the embedded server's files.
+        features: folder of the run's features and samples.
+        metrics: folder of its tables of metrics.
+        dictionary: folder of the run.
+        out: the receipt.
+        study: the study's `study.json`, or None.
+
+    Returns:
+        Features and samples of the run.
+
+    Raises:
+        UserError: a file is missing or damaged, or the database cannot be used.
+    """
+    artefacts = find_artefacts(features, metrics, dictionary, provenance(study))
+    run = describe(artefacts)
+    with connect(settings, home) as database:
+        ingest(database, artefacts, run)
+    receipt = {
+        **artefacts.name._asdict(),
+        "server": server_name(settings),
+        "database": settings.name,
+        "collections": {RUNS: 1, FEATURES: run.counts.features, SAMPLES: run.counts.features},
+        "counts": run.counts.model_dump(),
+        "content": run.content,
+        "hash": run.hash,
+        "provenance": artefacts.provenance,
+    }
+    write_json(out, receipt)
+    return {"features": run.counts.features, "samples": run.counts.samples}
+
+
+def describe(artefacts: Artefacts) -> Run:
+    """Make the document of a run from its files.
+
+    Raises:
+        UserError: a file is damaged, or a feature's samples do not fit into a document.
+    """
+    summary = _summarise(artefacts)
+    pooled, sites = read_metrics(artefacts)
+    document = {
+        **artefacts.name._asdict(),
+        **artefacts.identity._asdict(),
+        "sites": sites,
+        "metrics": pooled,
+        "counts": summary.counts,
+        "content": summary.content,
+        "provenance": artefacts.provenance,
+    }
+    unsigned = Run.model_validate({**document, "hash": ""})
+    return unsigned.model_copy(update={"hash": hashlib.blake2b(_encoded(unsigned), digest_size=16).hexdigest()})
+
+
+def ingest(database: Database[Document], artefacts: Artefacts, run: Run) -> None:
+    """Make `run` what readers of the database find under its name; change nothing where it is that already.
+
+    Args:
+        database: where to.
+        artefacts: where its features and samples come from.
+        run: its document, made by `describe`.
+
+    Raises:
+        UserError: somebody else ingests the same run.
+    """
+    for name, fields in INDEXES.items():
+        if fields:
+            database[name].create_indexes([IndexModel([("content", 1), (field, 1)]) for field in fields])
+    if not _is_written(database, run):
+        _write_content(database, artefacts, run)
+    runs = database[RUNS].with_options(write_concern=DURABLE)
+    found = runs.find_one({"_id": artefacts.name.id}, {"hash": 1})
+    if found is None or found.get("hash") != run.hash:
+        runs.replace_one({"_id": artefacts.name.id}, run.model_dump(by_alias=True), upsert=True)
+    _remove_others(database, artefacts.name.id, run.content)
+
+
+def _summarise(artefacts: Artefacts) -> Summary:
+    """Hash and count all documents before one is written."""
+    digest = hashlib.blake2b(digest_size=16)
+    counts = dict.fromkeys(Counts.model_fields, 0)
+    for feature, samples in read_documents(artefacts, content=""):
+        encoded = _encoded(samples)
+        if len(encoded) > LARGEST_DOCUMENT:
+            raise UserError(
+                f"{artefacts.samples}: the samples of feature {feature.feature} take {len(encoded) / 2**20:.0f} MiB, "
+                "and MongoDB takes 16; lower evaluation.features.samples or evaluation.features.window"
+            )
+        digest.update(_encoded(feature))
+        digest.update(encoded)
+        counts["features"] += 1
+        counts["samples"] += len(samples.samples)
+        counts["dead"] += feature.dead
+        if feature.class_:
+            counts[feature.class_] += 1
+    return Summary(digest.hexdigest(), Counts(**counts))
+
+
+def _write_content(database: Database[Document], artefacts: Artefacts, run: Run) -> None:
+    """Write all samples and features of a run; those that a killed ingest wrote are there already, and equal."""
+    contents = database[CONTENTS].with_options(write_concern=DURABLE)
+    begun = {"run": artefacts.name.id, "features": run.latents}
+    contents.replace_one({"_id": run.content}, begun, upsert=True)
+    documents = progress(read_documents(artefacts, run.content), run.latents, "features")
+    while batch := list(islice(documents, BATCH)):
+        _insert(database[SAMPLES], [_keyed(samples) for _, samples in batch])
+        _insert(database[FEATURES], [_keyed(feature) for feature, _ in batch])
+    if database[FEATURES].count_documents({"content": run.content}) != run.latents:
+        raise UserError(
+            f"database {database.name}: features of {artefacts.name.id} went away while they were written; "
+            "is another ingest of the same run at work? run one at a time"
+        )
+    contents.update_one({"_id": run.content}, {"$set": {"written": True}})
+
+
+def _insert(collection: Collection[Document], documents: list[Document]) -> None:
+    try:
+        collection.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        problems = (error.details or {}).get("writeErrors", [])
+        if not problems or any(problem["code"] != DUPLICATE_KEY for problem in problems):
+            raise
+
+
+def _is_written(database: Database[Document], run: Run) -> bool:
+    """Tell whether the run's content was written to its end, and whether the end is still there."""
+    last = {"_id": f"{run.content}/{run.latents - 1}"}
+    marks = ((CONTENTS, {"_id": run.content, "written": True}), (SAMPLES, last), (FEATURES, last))
+    return all(database[name].find_one(mark, {"_id": 1}) for name, mark in marks)
+
+
+def _remove_others(database: Database[Document], run: str, content: str) -> None:
+    """Remove the contents of a run that its document does not follow, in pieces that hold no server up."""
+    for other in list(database[CONTENTS].find({"run": run, "_id": {"$ne": content}})):
+        for start in range(0, other["features"], BATCH):
+            piece = {"content": other["_id"], "feature": {"$gte": start, "$lt": start + BATCH}}
+            database[FEATURES].delete_many(piece)
+            database[SAMPLES].delete_many(piece)
+        database[CONTENTS].delete_one({"_id": other["_id"]})
+
+
+def _keyed(document: Feature | FeatureSamples) -> Document:
+    return {"_id": f"{document.content}/{document.feature}", **document.model_dump(by_alias=True)}
+
+
+def _encoded(document: Stored) -> bytes:
+    return bson.encode(document.model_dump(by_alias=True))

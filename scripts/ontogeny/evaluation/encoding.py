@@ -1,0 +1,78 @@
+"""Activations through a dictionary, a block of rows at a time."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ontogeny.activations.store import open_aligned, open_shard
+from ontogeny.command import progress
+from ontogeny.crosscoder.model import Crosscoder, load_crosscoder
+
+LARGEST_BLOCK = 2048
+"""Rows encoded at once."""
+
+LARGEST_ENCODING = 2**27
+"""Feature activations held at once, which decides where dictionaries are large."""
+
+
+class Block(NamedTuple):
+    """Some rows of a shard, and what the dictionary says of them."""
+
+    shard: str
+    """Name of the shard."""
+    start: int
+    """Number of the first of the rows within the shard."""
+    rows_hash: str
+    """Hash of the shard's rows."""
+    x: Tensor
+    """Raw activations, (B, S, D)."""
+    f: Tensor
+    """Feature activations, (B, L), or (B, S, L) under gate `site`."""
+
+
+def load_dictionary(folder: Path) -> Crosscoder:
+    """Load a run to be applied, on the GPU if there is one.
+
+    Raises:
+        UserError: the folder holds no finished run.
+    """
+    return load_crosscoder(folder).to("cuda" if torch.cuda.is_available() else "cpu").requires_grad_(False)
+
+
+def encoded_blocks(crosscoder: Crosscoder, activations: Path, shards: Sequence[str]) -> Iterator[Block]:
+    """Encode every row of `shards` in stored order, each shard once every byte of it has been verified.
+
+    Args:
+        crosscoder: the dictionary, which knows its sites.
+        activations: folder of the shards of all sites.
+        shards: names of shards, such as `heldout-00000`.
+
+    Raises:
+        UserError: a shard is missing, damaged, or of other rows than that of another site.
+    """
+    total = sum(open_shard(activations / crosscoder.sites[0].key / f"{shard}.h5").rows for shard in shards)
+    yield from progress(_blocks(crosscoder, activations, shards), total, "rows", lambda block: len(block.x))
+
+
+def reconstruct(crosscoder: Crosscoder, x_BSD: Tensor) -> Tensor:
+    """Replace raw activations, (B, S, D), by what the dictionary makes of them, in raw units and where they are."""
+    device = crosscoder.W_dec.device
+    blocks = (block_BSD.to(device) for block_BSD in torch.split(x_BSD, _block_rows(crosscoder)))
+    return torch.cat([crosscoder.decode(crosscoder.encode(block_BSD)).to(x_BSD.device) for block_BSD in blocks])
+
+
+def _blocks(crosscoder: Crosscoder, activations: Path, shards: Sequence[str]) -> Iterator[Block]:
+    size = _block_rows(crosscoder)
+    for shard in shards:
+        aligned = open_aligned(activations, crosscoder.sites, shard, verify=True)
+        for start in range(0, aligned.rows, size):
+            x_BSD = torch.from_numpy(aligned.read(start, min(start + size, aligned.rows))).to(crosscoder.W_dec.device)
+            yield Block(shard, start, aligned.rows_hash, x_BSD, crosscoder.encode(x_BSD))
+
+
+def _block_rows(crosscoder: Crosscoder) -> int:
+    gates = len(crosscoder.sites) if crosscoder.gate == "site" else 1
+    return max(1, min(LARGEST_BLOCK, LARGEST_ENCODING // (gates * crosscoder.latents)))

@@ -1,0 +1,174 @@
+"""What each feature does: one table of features, and one of the heldout samples where they fire most."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ontogeny.activations.rows import Rows, read_rows
+from ontogeny.config.evaluation import FeatureSettings
+from ontogeny.crosscoder.model import Crosscoder
+from ontogeny.errors import UserError
+from ontogeny.evaluation.emergence import ABSENT, emergence
+from ontogeny.evaluation.encoding import encoded_blocks, load_dictionary
+from ontogeny.evaluation.metrics import ActivityCounts
+from ontogeny.evaluation.samples import SAMPLES_SCHEMA, RowIndex, sample_tables, token_texts
+from ontogeny.evaluation.sparse import SparseActivations
+from ontogeny.evaluation.tables import read_identity
+from ontogeny.evaluation.top import Firings, TopFirings
+from ontogeny.files import atomic
+from ontogeny.provenance import provenance
+from ontogeny.sites import Site
+from ontogeny.tokens import read_tokens
+
+
+class Activity(NamedTuple):
+    """How often and how strongly each latent fires."""
+
+    counts: ActivityCounts
+    """Rows on which it fires."""
+    total: Tensor
+    """Sum of its activations, (L,), float64."""
+    largest: Tensor
+    """Its strongest activation, (L,)."""
+    top: TopFirings
+    """Where it fires most."""
+
+
+def write_features(
+    settings: FeatureSettings,
+    dictionary: Path,
+    activations: Path,
+    shards: Sequence[str],
+    tokens: Path,
+    tokenizer: Path,
+    out: Path,
+    study: Path | None,
+) -> dict[str, float]:
+    """Write `features.parquet` and `samples.parquet` of a run.
+
+    Args:
+        settings: samples, their window and tau.
+        dictionary: folder of the run.
+        activations: folder of the rows and of the shards of all sites.
+        shards: names of the heldout shards.
+        tokens: contexts of the heldout split.
+        tokenizer: its `tokenizer.json`.
+        out: folder of the two tables.
+        study: the study's `study.json`, or None.
+
+    Returns:
+        Rows read, features described and samples kept.
+
+    Raises:
+        UserError: an input is missing or damaged, or shards, rows and tokens do not belong together.
+    """
+    crosscoder, contexts = load_dictionary(dictionary), read_tokens(tokens)
+    texts = token_texts(tokenizer, contexts.vocab_size)
+    rows = {shard: read_rows(activations / "rows" / f"{shard}.h5") for shard in shards}
+    for shard, found in rows.items():
+        if found.tokens_hash != contexts.hash:
+            raise UserError(f"{activations}/rows/{shard}.h5: its rows are not of {tokens}; make the rows again")
+    metadata = _metadata(settings, dictionary, crosscoder.sites, sum(len(r.context) for r in rows.values()), study)
+    with atomic(out / "features.parquet") as features, atomic(out / "samples.parquet") as samples:
+        stored = SparseActivations(crosscoder.latents, out)
+        activity = read_activity(crosscoder, activations, rows, settings.samples, stored)
+        firings, rank = activity.top.strongest()
+        table = feature_table(crosscoder, activity, settings.emergence_threshold)
+        pq.write_table(table.replace_schema_metadata(metadata), features)
+        with pq.ParquetWriter(samples, SAMPLES_SCHEMA.with_metadata(metadata)) as writer:
+            index = RowIndex(list(rows.values()))
+            for part in sample_tables(firings, rank, contexts, texts, index, stored, settings.window):
+                writer.write_table(part.replace_schema_metadata(metadata))
+    return {"rows": activity.counts.rows, "features": crosscoder.latents, "samples": len(rank)}
+
+
+@torch.inference_mode()
+def read_activity(
+    crosscoder: Crosscoder, activations: Path, rows: dict[str, Rows], samples: int, stored: SparseActivations
+) -> Activity:
+    """Encode all heldout rows once; under gate `site` a feature is as active as at its most active site.
+
+    Args:
+        crosscoder: the dictionary.
+        activations: folder of the shards of all sites.
+        rows: the rows of each shard.
+        samples: firings kept of each latent.
+        stored: receives all firings, by the number of their row in all shards together.
+
+    Raises:
+        UserError: a shard is missing or damaged, or holds other rows.
+    """
+    counts = ActivityCounts(len(crosscoder.sites), crosscoder.latents)
+    top = TopFirings(crosscoder.latents, samples)
+    sum_L = torch.zeros(crosscoder.latents, dtype=torch.float64)
+    max_L = torch.zeros(crosscoder.latents)
+    for block in encoded_blocks(crosscoder, activations, list(rows)):
+        here = rows[block.shard]
+        if block.rows_hash != here.hash:
+            raise UserError(f"{activations}: shards {block.shard} and rows/{block.shard}.h5 differ; make them again")
+        f_BL = block.f if block.f.ndim == 2 else block.f.amax(1)
+        sum_L += f_BL.sum(0, dtype=torch.float64).cpu()
+        max_L = torch.maximum(max_L, f_BL.amax(0).cpu())
+        row, latent = (index.cpu().numpy() for index in f_BL.nonzero(as_tuple=True))
+        activation = f_BL[f_BL != 0].cpu().numpy()
+        stored.add(row + counts.rows, latent, activation)
+        place = row + block.start
+        top.add(Firings(latent.astype(np.int32), here.context[place], here.position[place], activation))
+        counts.add(block.f)
+    return Activity(counts, sum_L, max_L, top)
+
+
+def feature_table(crosscoder: Crosscoder, activity: Activity, threshold: float) -> pa.Table:
+    """Lay out what is known of every latent, one row each.
+
+    `mean_activation` is that of the rows where the latent fires, 0 for dead ones. `class` and what speaks of a peak
+    or of emergence are null for latents without a decoder (all norms 0). Columns of steps are those of the site.
+    """
+    norms_LS = crosscoder.decoder_norms().double().cpu().numpy()
+    when = emergence(norms_LS, threshold)
+    steps_S = np.array([site.step for site in crosscoder.sites])
+    count_L = activity.counts.count_L
+    absent = when.peak == ABSENT
+    columns = {
+        "feature": pa.array(np.arange(crosscoder.latents, dtype=np.int32)),
+        "density": pa.array(activity.counts.density().numpy()),
+        "mean_activation": pa.array((activity.total / count_L.clamp_min(1)).numpy()),
+        "max_activation": pa.array(activity.largest.double().numpy()),
+        "decoder_norm": _lists(norms_LS),
+        "normalised_norm": _lists(when.normalised),
+        "peak_site": pa.array(when.peak.astype(np.int32), mask=absent),
+        "peak_step": pa.array(steps_S[when.peak], mask=absent),
+        "emergence_site": pa.array(when.first.astype(np.int32), mask=absent),
+        "emergence_step": pa.array(steps_S[when.first], mask=absent),
+        "initialisation": pa.array(when.initialisation),
+        "persistence": pa.array(when.persistence),
+        "class": pa.array(np.where(when.initialisation, "initialisation", "emergent"), mask=absent),
+        "dead": pa.array((count_L == 0).numpy()),
+    }
+    return pa.table(columns)
+
+
+def _lists(values_LS: NDArray[np.float64]) -> pa.ListArray:
+    ends = np.arange(len(values_LS) + 1, dtype=np.int32) * values_LS.shape[1]
+    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values_LS.ravel()))
+
+
+def _metadata(
+    settings: FeatureSettings, dictionary: Path, sites: Sequence[Site], rows: int, study: Path | None
+) -> dict[str, str]:
+    """Say in the file what made it: provenance, the run, the sites in order, the settings and the rows read."""
+    return {
+        **provenance(study),
+        **{name: str(value) for name, value in read_identity(dictionary)._asdict().items()},
+        "sites": json.dumps([site._asdict() for site in sites]),
+        "rows": str(rows),
+        **{name: str(value) for name, value in settings.model_dump().items()},
+    }

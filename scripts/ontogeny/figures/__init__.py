@@ -1,0 +1,1 @@
+"""Figures for papers. Each module draws one figure, from tables alone."""

@@ -1,0 +1,216 @@
+"""Axes over sites: log training step with step 0 in a slot of its own, or sites by name."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from numpy.typing import ArrayLike, NDArray
+
+from ontogeny.config.figures import FigureStyle
+from ontogeny.figures.style import THIN, room, size_of
+from ontogeny.sites import Site
+
+GAP = 0.15
+"""Distance of the slot of step 0 from the first other step, as a share of the length of the rest."""
+MM_PER_NAME = 3.0
+"""Millimetres that a name below a panel takes at least."""
+
+
+class StepScale(NamedTuple):
+    """Positions of training steps: log10(step), and step 0 in a slot before the first of the others."""
+
+    first: int
+    """Smallest step above 0."""
+    last: int
+    """Largest step."""
+    zero: bool
+    """Whether step 0 is among them."""
+
+    @property
+    def length(self) -> float:
+        """Decades from the first step above 0 to the last, at least a third of one."""
+        return max(float(np.log10(self.last / self.first)), 1 / 3)
+
+    @property
+    def slot(self) -> float:
+        """Position of step 0."""
+        return float(np.log10(self.first)) - GAP * self.length
+
+    def positions(self, steps: ArrayLike) -> NDArray[np.float64]:
+        """Place steps on the axis."""
+        values = np.asarray(steps, dtype=np.float64)
+        return np.where(values > 0, np.log10(np.maximum(values, 1)), self.slot)
+
+    def mark(self, axis: Axes) -> None:
+        """Give an axis its ticks, its limits, its label and the break after step 0."""
+        major, minor = self._ticks()
+        zero = [self.slot] if self.zero else []
+        names = ["0"] * self.zero + [step_name(step) for step in major]
+        axis.xaxis.set_major_locator(FixedLocator([*zero, *np.log10(major)]))
+        axis.xaxis.set_major_formatter(FixedFormatter(names))
+        axis.xaxis.set_minor_locator(FixedLocator([float(x) for x in np.log10(minor)]) if minor else NullLocator())
+        margin = 0.05 * self.length
+        left = self.slot if self.zero else np.log10(self.first)
+        axis.set_xlim(left - margin, np.log10(self.first) + self.length + margin)
+        axis.set_xlabel("Training step")
+        if self.zero:
+            cut(axis, (self.slot + float(np.log10(self.first))) / 2, GAP * self.length / 7)
+
+    def _ticks(self) -> tuple[list[int], list[int]]:
+        """Choose decades, and between them their multiples; 1-2-5 where there are fewer than two decades."""
+        powers = [10**n for n in range(int(np.log10(self.last)) + 1)]
+        inside = {
+            factors: [f * power for power in powers for f in factors if self.first <= f * power <= self.last]
+            for factors in ((1,), (1, 2, 5), tuple(range(1, 10)))
+        }
+        decades, some, all_multiples = inside.values()
+        major = next((ticks for ticks in (decades, some) if len(ticks) > 1), sorted({self.first, self.last}))
+        return major, [step for step in all_multiples if step not in major]
+
+
+def step_scale(steps: Iterable[int]) -> StepScale:
+    """Make the scale that holds all of `steps`."""
+    values = {int(step) for step in steps}
+    above = values - {0} or {1}
+    return StepScale(min(above), max(above), 0 in values)
+
+
+def step_name(step: int) -> str:
+    """Write a step briefly: 512, 1k, 143k, 1M."""
+    for size, unit in ((1_000_000, "M"), (1_000, "k")):
+        if step >= size and step % (size // 10) == 0:
+            return f"{step / size:g}{unit}"
+    return str(step)
+
+
+def cut(axis: Axes, x: float, half_width: float) -> None:
+    """Break the lower edge of a panel at `x` by two strokes."""
+    transform = axis.get_xaxis_transform()
+    ends = (x - half_width, x + half_width)
+    axis.plot(ends, (0, 0), color="white", linewidth=3 * THIN, transform=transform, clip_on=False, zorder=4)
+    stroke = [(-0.5, -1.0), (0.5, 1.0)]
+    axis.plot(
+        ends, (0, 0), linestyle="none", marker=stroke, markersize=5, color=axis.spines["bottom"].get_edgecolor(),
+        markeredgewidth=THIN, transform=transform, clip_on=False, zorder=5,
+    )  # fmt: skip
+
+
+class SiteAxis(NamedTuple):
+    """The site axis of a dictionary on paper."""
+
+    sites: tuple[Site, ...]
+    """Sites, in order."""
+    positions: NDArray[np.float64]
+    """Centre of each site, (S,)."""
+    edges: NDArray[np.float64]
+    """Left and right edge of each site's cell, (S, 2)."""
+    scale: StepScale | None
+    """Scale of the training step, or None where sites stand side by side with their names."""
+
+    def depth(self, style: FigureStyle) -> float:
+        """Millimetres below a panel for the ticks and the label of this axis."""
+        rotated = self.scale is None and _rotated(site_names(self.sites))
+        return 6.5 + room(site_names(self.sites), style, 0) if rotated else 9.5
+
+    def mark(self, axis: Axes) -> None:
+        """Give an axis its ticks, its limits and its label."""
+        if self.scale is not None:
+            self.scale.mark(axis)
+        else:
+            names = site_names(self.sites)
+            every = -(-len(names) // max(int(size_of(axis)[0] / MM_PER_NAME), 1))
+            rotation = 90 if _rotated(names) else 0
+            axis.set_xticks(self.positions[::every], names[::every], rotation=rotation)
+            axis.set_xlabel(_kind(self.sites))
+        axis.set_xlim(self.edges.min(), self.edges.max())
+
+    def line(self, axis: Axes, values: ArrayLike, look: Mapping[str, Any]) -> None:
+        """Draw one value a site as lines over the stretches; what leads over the break after step 0 is dotted."""
+        y = np.asarray(values, dtype=np.float64)
+        for stretch in self._stretches():
+            axis.plot(self.positions[stretch], y[stretch], **look)
+        if self.scale is not None and self.scale.zero:
+            axis.plot(self.positions[:2], y[:2], linestyle=":", linewidth=THIN, color=look["color"])
+
+    def band(self, axis: Axes, low: ArrayLike, high: ArrayLike, colour: str) -> None:
+        """Draw a range a site as bands over the stretches, and as a bar where a stretch is one site."""
+        bottom, top = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
+        for stretch in self._stretches():
+            x = self.positions[stretch]
+            if len(x) > 1:
+                axis.fill_between(x, bottom[stretch], top[stretch], color=colour, alpha=0.2, linewidth=0)
+            else:
+                axis.vlines(x, bottom[stretch], top[stretch], color=colour, linewidth=THIN)
+
+    def _stretches(self) -> list[slice]:
+        """Cut the sites after step 0 and, without a scale, wherever more changes than the step or the hook."""
+        changes = [
+            [name for name in Site._fields if getattr(here, name) != getattr(after, name)]
+            for here, after in pairwise(self.sites)
+        ]
+        if self.scale is not None:
+            cuts = [1] if self.scale.zero else []
+        else:
+            cuts = [n + 1 for n, change in enumerate(changes) if change not in (["step"], ["hook"])]
+        return [slice(*ends) for ends in pairwise([0, *cuts, len(self.sites)])]
+
+
+def site_axis(sites: Sequence[Site]) -> SiteAxis:
+    """Lay sites out: by training step where they are one model's checkpoints at one hook, else side by side."""
+    steps = [site.step for site in sites]
+    over_steps = len({(site.model, site.hook) for site in sites}) == 1 and len(set(steps)) == len(sites) > 1
+    if not over_steps:
+        positions = np.arange(len(sites), dtype=np.float64)
+        return SiteAxis(tuple(sites), positions, positions[:, None] + np.array([-0.5, 0.5]), None)
+    ordered = tuple(sorted(sites, key=lambda site: site.step))
+    scale = step_scale(steps)
+    positions = scale.positions(sorted(steps))
+    return SiteAxis(ordered, positions, _edges(positions, scale), scale)
+
+
+def _edges(positions: NDArray[np.float64], scale: StepScale) -> NDArray[np.float64]:
+    """Cells that meet half-way between steps; that of step 0 stands alone."""
+    half_slot = GAP * scale.length / 3
+    after = positions[1:] if scale.zero else positions
+    middles = (after[1:] + after[:-1]) / 2
+    first, last = (middles[0] - after[0], after[-1] - middles[-1]) if len(after) > 1 else (half_slot, half_slot)
+    borders = np.concatenate([[after[0] - min(first, half_slot)], middles, [after[-1] + last]])
+    edges = np.stack([borders[:-1], borders[1:]], axis=1)
+    if not scale.zero:
+        return edges
+    return np.concatenate([[[scale.slot - half_slot, scale.slot + half_slot]], edges])
+
+
+def site_names(sites: Sequence[Site]) -> list[str]:
+    """Name sites by what tells them apart: model, step, block."""
+    several = [len({getattr(site, field) for site in sites}) > 1 for field in Site._fields]
+    if not any(several):
+        return [f"step {site.step:,}" for site in sites]
+    hooks = _hook_names([site.hook for site in sites])
+    return [
+        " ".join(part for part, shown in zip((site.model, f"step {site.step:,}", hook), several, strict=True) if shown)
+        for site, hook in zip(sites, hooks, strict=True)
+    ]
+
+
+def _hook_names(hooks: Sequence[str]) -> list[str]:
+    """Shorten `blocks.2.hook_resid_post` to `block 2 resid_post`, and to `block 2` where all are alike."""
+    parts = [hook.removeprefix("blocks.").partition(".") for hook in hooks]
+    in_blocks = all(hook.startswith("blocks.") and hook.split(".")[1].isdigit() for hook in hooks)
+    if not in_blocks:
+        return list(hooks)
+    same = len({rest for _, _, rest in parts}) == 1
+    return [f"block {block}" if same else f"block {block} {rest.removeprefix('hook_')}" for block, _, rest in parts]
+
+
+def _rotated(names: Sequence[str]) -> bool:
+    return sum(map(len, names)) > 24
+
+
+def _kind(sites: Sequence[Site]) -> str:
+    differ = [field for field in Site._fields if len({getattr(site, field) for site in sites}) > 1]
+    kinds = {"model": "Model", "step": "Checkpoint", "hook": "Hook point"}
+    return kinds[differ[0]] if len(differ) == 1 else "Site"

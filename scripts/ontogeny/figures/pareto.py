@@ -1,0 +1,184 @@
+"""Explained variance against L0: what a dictionary explains for how many active features."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from ontogeny.config.figures import FigureSettings, FigureStyle
+from ontogeny.errors import UserError
+from ontogeny.figures.axes import site_names
+from ontogeny.figures.caption import Caption, among, counted, listed, rounded
+from ontogeny.figures.style import CROSSCODERS, SINGLES, THIN, End, display_name, label_ends, page, panel, room, shades
+from ontogeny.figures.tables import SITE, over_seeds, read_metrics, sites_of
+from ontogeny.sites import Site
+
+TITLE = "Sparsity and reconstruction"
+DESCRIPTION = (
+    "Explained variance of heldout activations against L0, the mean number of features active on a row. "
+    "One line per dictionary and size, one point per sparsity. "
+    "Filled markers pool all sites of a dictionary; open markers show a crosscoder at the one site of a plain SAE "
+    "alone, which is the fair comparison between the two. "
+    "Where a run has several seeds, markers are means and bars reach from the lowest to the highest."
+)
+
+X, Y = "l0", "explained_variance"
+MOST_FULL_NAMES = 4
+"""Curves up to which each is named in full."""
+LEFT, BOTTOM, TOP = 13.0, 9.5, 2.5
+
+
+def draw(tables: Sequence[Path], settings: FigureSettings, style: FigureStyle) -> tuple[Figure, pd.DataFrame]:
+    """Draw the figure.
+
+    Args:
+        tables: `reconstruction.csv` of every run that is compared.
+        settings: size on paper.
+        style: what all figures share.
+
+    Returns:
+        The figure, and what is drawn: one row per dictionary, latents, sparsity and scope. `model`, `step` and `hook`
+        are empty where several `sites` are pooled; `_low` and `_high` are the extremes over `seeds`.
+
+    Raises:
+        UserError: a table is missing, damaged or empty, or has no run with both measures.
+    """
+    numbers = points(read_metrics(tables))
+    figure = page(settings)
+    curves = list(_curves(numbers))
+    ends = [curve.end(brief=len(curves) > MOST_FULL_NAMES) for curve in curves]
+    right = room((end.text for end in ends), style)
+    axis = panel(figure, LEFT, BOTTOM, settings.width - LEFT - right, settings.height - BOTTOM - TOP)
+    for curve in curves:
+        _plot(axis, curve)
+    _limits(axis, numbers)
+    label_ends(axis, ends)
+    return figure, numbers
+
+
+def points(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Summarise runs over seeds, pooled and at the sites that have a plain SAE.
+
+    Args:
+        metrics: as `read_metrics` returns it.
+    """
+    sites = {name: sites_of(table) for name, table in metrics.groupby("dictionary", sort=False)}
+    references = dict.fromkeys(found[0] for found in sites.values() if len(found) == 1)
+    table = over_seeds(metrics, (X, Y)).dropna(subset=[X, Y])
+    table.insert(1, "sites", table["dictionary"].map({name: len(found) for name, found in sites.items()}))
+    pooled, single = table["model"] == "", table["sites"] == 1
+    shared = np.array([Site(*site) in references for site in table[SITE].itertuples(index=False)], dtype=bool)
+    chosen = table[np.where(single, ~pooled, pooled | shared)]
+    if chosen.empty:
+        raise UserError(f"--tables: no run has both {X!r} and {Y!r}; expected reconstruction.csv of every run")
+    ranks = chosen["dictionary"].map({name: rank for rank, name in enumerate(sites)})
+    ordered = chosen.assign(rank=ranks).sort_values(["rank", "latents", *SITE, X, "sparsity"], ignore_index=True)
+    ordered["step"] = ordered["step"].astype("Int64").where(ordered["step"] >= 0)
+    return ordered.drop(columns="rank")
+
+
+class Curve(NamedTuple):
+    """One line: a dictionary of one size, pooled or at one site."""
+
+    points: pd.DataFrame
+    """Its rows of `points`, by L0."""
+    name: str
+    """Dictionary, and latents where sizes differ."""
+    scope: str
+    """At which sites it holds."""
+    colour: str
+    """By kind of dictionary, darker for more latents."""
+    marker: str
+    """Circles for several sites, squares for one."""
+    whole: bool
+    """Whether all its sites are pooled; else the markers are open."""
+
+    def end(self, brief: bool) -> End:
+        """Its last point, named; in brief, an open curve has the name of the filled one by its colour."""
+        last = self.points.iloc[-1]
+        label = (self.name if self.whole else self.scope) if brief else f"{self.name}\n{self.scope}"
+        return End(last[X], last[Y], label, self.colour)
+
+
+def _curves(numbers: pd.DataFrame) -> Iterator[Curve]:
+    several_sizes = numbers["latents"].nunique() > 1
+    ranks = {True: 0, False: 0}
+    sites = sites_of(numbers)
+    names = dict(zip(sites, site_names(sites), strict=True))
+    for dictionary, of_dictionary in numbers.groupby("dictionary", sort=False):
+        count = int(of_dictionary["sites"].iloc[0])
+        palette = SINGLES if count == 1 else CROSSCODERS
+        sizes = sorted(of_dictionary["latents"].unique())
+        colours = dict(zip(sizes, shades(palette[ranks[count == 1] % len(palette)], len(sizes)), strict=True))
+        ranks[count == 1] += 1
+        for (latents, model, step, hook), rows in of_dictionary.groupby(["latents", *SITE], sort=False, dropna=False):
+            name = display_name(str(dictionary))
+            if several_sizes:
+                name += f"\n{counted(int(latents), 'latent')}"
+            scope = f"at {names[Site(model, int(step), hook)]}" if model else f"all {count} sites"
+            whole = not model or count == 1
+            yield Curve(rows, name, scope, colours[latents], "s" if count == 1 else "o", whole)
+
+
+def _plot(axis: Axes, curve: Curve) -> None:
+    x, y = curve.points[X], curve.points[Y]
+    bars = [
+        np.array([at - curve.points[f"{name}_low"], curve.points[f"{name}_high"] - at]) for name, at in ((X, x), (Y, y))
+    ]
+    seeds = curve.points["seeds"].max() > 1
+    axis.errorbar(
+        x, y, bars[1] if seeds else None, bars[0] if seeds else None, color=curve.colour, marker=curve.marker,
+        markerfacecolor=curve.colour if curve.whole else "white", linestyle="-" if curve.whole else (0, (4, 2)),
+        elinewidth=THIN, zorder=3,
+    )  # fmt: skip
+
+
+def _limits(axis: Axes, numbers: pd.DataFrame) -> None:
+    """Give L0 a log axis, unless a run has none, and both axes their names and a margin."""
+    low, high = float(numbers[f"{X}_low"].min()), float(numbers[f"{X}_high"].max())
+    if low > 0:
+        margin = max((high / low) ** 0.07, 1.1)
+        axis.set_xscale("log")
+        axis.set_xlim(low / margin, high * margin)
+        axis.set_xticks(_doublings(low / margin, high * margin), minor=False)
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.xaxis.set_minor_locator(NullLocator())
+    bottom, top = float(numbers[f"{Y}_low"].min()), float(numbers[f"{Y}_high"].max())
+    margin = max(0.08 * (top - bottom), 0.01)
+    axis.set_ylim(bottom - margin, top + margin)
+    axis.locator_params(axis="y", nbins=6)
+    axis.set_xlabel("L0 (active features per token)")
+    axis.set_ylabel("Explained variance")
+
+
+def _doublings(low: float, high: float) -> list[float]:
+    """Choose ticks of a log axis: powers of 2, or of 8 where these are many; round numbers where there are none."""
+    powers = [2.0**n for n in range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)]
+    if len(powers) < 2:
+        return [float(tick) for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
+    return powers[:: 3 if len(powers) > 7 else 1]
+
+
+def caption(numbers: pd.DataFrame) -> Caption:
+    """Say in words what `draw` drew."""
+    parts = []
+    for curve in _curves(numbers):
+        ends = curve.points.iloc[[0, -1] if len(curve.points) > 1 else [0]]
+        values = [f"{rounded(point[Y])} at L0 {rounded(point[X])}" for _, point in ends.iterrows()]
+        parts.append(f"{' to '.join(values)} ({curve.name.replace(chr(10), ', ')}, {curve.scope})")
+    runs = numbers.groupby("dictionary", sort=False)[["latents", "sparsity"]].apply(
+        lambda rows: len(rows.drop_duplicates())
+    )
+    return Caption(
+        TITLE,
+        DESCRIPTION,
+        f"Explained variance: {'; '.join(parts)}.",
+        listed([f"{counted(int(count), 'run')} of {name}" for name, count in runs.items()]),
+        among(numbers["tokens"].astype(int).tolist(), "heldout row"),
+    )

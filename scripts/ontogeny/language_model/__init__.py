@@ -1,0 +1,1 @@
+"""Language models: train one, bring checkpoints in from elsewhere, hook and patch them."""

@@ -1,0 +1,58 @@
+"""The next-token loss of a model that is being trained."""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ontogeny.language_model.onednn import Context, matmul_transposed, weight_gradient
+
+ROWS_AT_ONCE = 256
+"""Positions whose logits exist at the same time."""
+
+
+def linear_cross_entropy(hidden_ND: Tensor, unembedding_VD: Tensor, targets_N: Tensor) -> Tensor:
+    """Mean cross-entropy of `hidden_ND @ unembedding_VD.T`, in nats, without ever holding all logits.
+
+    The same as `F.cross_entropy(F.linear(hidden_ND, unembedding_VD), targets_N)`. The gradient is made together with
+    the loss, `ROWS_AT_ONCE` positions at a time: logits are used up while they are still in the processor's cache.
+
+    Args:
+        hidden_ND: (N, D), what the unembedding reads.
+        unembedding_VD: (V, D).
+        targets_N: (N), ids of the tokens that follow, int64.
+
+    Returns:
+        The loss, a scalar.
+    """
+    return _LinearCrossEntropy.apply(hidden_ND, unembedding_VD, targets_N)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Context, hidden_ND: Tensor, unembedding_VD: Tensor, targets_N: Tensor) -> Tensor:
+        rows = len(targets_N)
+        hidden_gradient_ND = torch.empty_like(hidden_ND)
+        unembedding_gradient_VD = unembedding_VD.new_zeros(unembedding_VD.shape[::-1]).t()
+        unembedding_DV = unembedding_VD.t().contiguous()
+        total = hidden_ND.new_zeros(())
+        for start in range(0, rows, ROWS_AT_ONCE):
+            block = slice(start, start + ROWS_AT_ONCE)
+            x_ND, targets = hidden_ND[block], targets_N[block]
+            logits_NV = matmul_transposed(x_ND, unembedding_VD)
+            logits_NV -= logits_NV.amax(1, keepdim=True)
+            each = torch.arange(len(targets), device=targets.device)
+            total -= logits_NV[each, targets].sum()
+            partition_N1 = logits_NV.exp_().sum(1, keepdim=True)
+            total += partition_N1.log().sum()
+            gradient_NV = logits_NV.div_(partition_N1 * rows)
+            gradient_NV[each, targets] -= 1 / rows
+            hidden_gradient_ND[block] = matmul_transposed(gradient_NV, unembedding_DV)
+            unembedding_gradient_VD += weight_gradient(gradient_NV, x_ND)
+        ctx.save_for_backward(hidden_gradient_ND, unembedding_gradient_VD)
+        return total / rows
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        hidden_gradient_ND, unembedding_gradient_VD = ctx.saved_tensors
+        return hidden_gradient_ND * gradient, unembedding_gradient_VD * gradient, None

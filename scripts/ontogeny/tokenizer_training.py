@@ -1,0 +1,154 @@
+"""A tokenizer trained on the corpus, or one that exists, as a Hugging Face folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from ontogeny.command import log, progress
+from ontogeny.config.corpus import PretrainedTokenizer, TokenizerSettings, TrainedTokenizer
+from ontogeny.errors import UserError, first_line
+from ontogeny.files import atomic_folder, write_json
+from ontogeny.provenance import provenance
+from ontogeny.splits import read_split, text_batches
+from ontogeny.tokenizer import CONFIG, first_token, read_tokenizer, use_threads
+
+TOKENS_MAP = "special_tokens_map.json"
+"""File beside `tokenizer.json` in which older folders name the special tokens."""
+
+MODEL_CONFIG = "config.json"
+"""File of a model, which knows the ids of BOS and EOS."""
+
+CLASS = "PreTrainedTokenizerFast"
+"""Class of `transformers` that takes `tokenizer.json` as it is; others rebuild it and may add tokens."""
+
+END_OF_TEXT = "<|endoftext|>"
+"""BOS and EOS token of a trained tokenizer; its id is 0."""
+
+
+def write_tokenizer(
+    settings: TokenizerSettings, corpus: Path, file: Path, study: Path | None, threads: int = 1
+) -> dict[str, float]:
+    """Write the folder of a tokenizer, whole or not at all.
+
+    Args:
+        settings: train one, or copy one.
+        corpus: `manifest.json` of the corpus.
+        file: the `tokenizer.json` to write; its folder becomes the tokenizer.
+        study: the study's `study.json`.
+        threads: CPU threads.
+
+    Returns:
+        How many entries the vocabulary has.
+
+    Raises:
+        UserError: the corpus or the pretrained tokenizer cannot be read, or there is neither BOS nor EOS token.
+    """
+    use_threads(threads)
+    with atomic_folder(file.parent) as folder:
+        if isinstance(settings, TrainedTokenizer):
+            train_tokenizer(settings.vocab_size, corpus).save(str(folder / file.name))
+            write_json(folder / CONFIG, _trained_config())
+        else:
+            _copy(settings, folder / file.name)
+        tokenizer = read_tokenizer(folder / file.name)
+        value = {
+            "vocab_size": tokenizer.vocab_size,
+            "bos_id": tokenizer.bos_id,
+            "tokenizer_hash": tokenizer.hash,
+            "source": settings.model_dump(mode="json"),
+            "provenance": provenance(study),
+        }
+        write_json(folder / "manifest.json", value)
+    return {"vocabulary": tokenizer.vocab_size}
+
+
+def train_tokenizer(vocab_size: int, corpus: Path) -> Tokenizer:
+    """Train a byte-level BPE (as GPT-2's; Radford et al. 2019, section 2.2) on the training documents.
+
+    Ids: 0 is `<|endoftext|>`, 1 to 256 are the bytes, then come the merges. Text that spells `<|endoftext|>` is text.
+
+    Args:
+        vocab_size: entries wanted; there are fewer where the text has no more pairs to merge.
+        corpus: `manifest.json` of the corpus.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    data = read_split(corpus, "train")
+    tokenizer.train_from_iterator(progress(text_batches(data), len(data), "documents", len), trainer, len(data))
+    found = tokenizer.get_vocab_size()
+    if found < vocab_size:
+        log.warning("the text has pairs for %d entries only, not %d (tokenizer.vocab_size)", found, vocab_size)
+    return tokenizer
+
+
+def _trained_config() -> dict[str, object]:
+    return {
+        "tokenizer_class": CLASS,
+        "bos_token": END_OF_TEXT,
+        "eos_token": END_OF_TEXT,
+        "clean_up_tokenization_spaces": False,
+    }
+
+
+def _copy(settings: PretrainedTokenizer, file: Path) -> None:
+    """Copy `tokenizer.json` byte for byte, and name BOS (EOS where there is none) in the config beside it."""
+    source = _pretrained_folder(settings)
+    try:
+        data = (source / "tokenizer.json").read_bytes()
+        tokenizer = Tokenizer.from_buffer(data)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"tokenizer.name: no fast tokenizer in {settings.name!r} ({first_line(error)}); expected a tokenizer.json, "
+            "as save_pretrained of `transformers` writes it"
+        ) from None
+    config = {key: value for name in (TOKENS_MAP, CONFIG) for key, value in _read_json(source / name).items()}
+    token = first_token(config) or _token_by_id(source, tokenizer)
+    if token is None or tokenizer.token_to_id(token) is None:
+        found = "has neither a BOS nor an EOS token" if token is None else f"names {token!r}, which has no id, as BOS"
+        raise UserError(
+            f"tokenizer.name: {settings.name!r} {found}, and contexts start with one; "
+            f"name it as bos_token in its {CONFIG}, or take another tokenizer"
+        )
+    file.write_bytes(data)
+    kept = {key: value for key, value in config.items() if key not in ("auto_map", "name_or_path", "tokenizer_file")}
+    write_json(file.parent / CONFIG, {**kept, "tokenizer_class": CLASS, "bos_token": token})
+
+
+def _pretrained_folder(settings: PretrainedTokenizer) -> Path:
+    """Name the local folder, or fetch the few files of a hub id into the hub's own cache."""
+    if Path(settings.name).is_dir():
+        return Path(settings.name)
+    try:
+        files = ["tokenizer.json", CONFIG, TOKENS_MAP, MODEL_CONFIG]
+        return Path(snapshot_download(settings.name, revision=settings.revision, allow_patterns=files))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"tokenizer.name: {settings.name!r} is no folder and cannot be read from the hub: {first_line(error)}; "
+            "check name, revision, the network and, for a gated one, `hf auth login`"
+        ) from None
+
+
+def _token_by_id(source: Path, tokenizer: Tokenizer) -> str | None:
+    """Find BOS or EOS by the ids in a model's `config.json`, the only place where GPT-2 names them."""
+    config = _read_json(source / MODEL_CONFIG)
+    ids = [config[key] for key in ("bos_token_id", "eos_token_id") if isinstance(config.get(key), int)]
+    return next((token for token in map(tokenizer.id_to_token, ids) if token is not None), None)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """Read the values of a JSON object that are not null; nothing where there is no file."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{file}: no JSON: {error}") from None
+    return {key: item for key, item in value.items() if item is not None}

@@ -1,0 +1,95 @@
+"""Planted activations, and small runs over them, for the tests of the crosscoder."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ontogeny.activations.statistics import write_statistics
+from ontogeny.activations.store import write_shard
+from ontogeny.config.dictionaries import RunSettings
+from ontogeny.crosscoder.model import Crosscoder, load_crosscoder
+from ontogeny.crosscoder.trainer import train
+from ontogeny.sites import Site, shard_name
+
+HOOK = "blocks.2.hook_resid_post"
+
+
+def sites_of(count: int) -> tuple[Site, ...]:
+    """Name some sites: one hook at checkpoints 0, 1, 2, 4, ..."""
+    return tuple(Site("neox", 2**n // 2, HOOK) for n in range(count))
+
+
+class Planted(NamedTuple):
+    """Activations that are sums of known features."""
+
+    raw_BSD: NDArray[np.float32]
+    directions_GSD: NDArray[np.float64]
+    """Unit direction of each feature at each site; 0 where it is absent."""
+
+
+def planted(
+    rows: int, sites: int = 3, d_model: int = 16, features: int = 24, active: float = 2.0, norms: tuple[float, ...] = ()
+) -> Planted:
+    """Draw rows in which each feature is active now and then; feature 0 is absent at the last site.
+
+    Args:
+        rows: rows.
+        sites: sites.
+        d_model: channels.
+        features: features; more of them than channels are in superposition.
+        active: features that are active on a row, on average.
+        norms: factor of each site's activations; 1 if left out.
+    """
+    random = np.random.default_rng(0)
+    directions_GSD = random.standard_normal((features, sites, d_model))
+    directions_GSD /= np.linalg.norm(directions_GSD, axis=-1, keepdims=True)
+    directions_GSD[0, -1] = 0.0
+    strength_BG = random.uniform(0.5, 1.5, (rows, features)) * (random.random((rows, features)) < active / features)
+    raw_BSD = np.einsum("bg,gsd->bsd", strength_BG, directions_GSD)
+    raw_BSD += 0.01 * random.standard_normal(raw_BSD.shape)
+    if norms:
+        raw_BSD *= np.array(norms)[:, None]
+    return Planted(raw_BSD.astype(np.float32), directions_GSD)
+
+
+def write_activations(folder: Path, raw_BSD: NDArray[np.float32], rows_per_shard: int) -> Path:
+    """Write rows as train shards of `sites_of(S)` with their statistics, and return `folder`."""
+    starts = range(0, len(raw_BSD), rows_per_shard)
+    for number, site in enumerate(sites_of(raw_BSD.shape[1])):
+        paths = [folder / site.key / f"{shard_name('train', shard)}.h5" for shard in range(len(starts))]
+        for path, start in zip(paths, starts, strict=True):
+            block_BD = np.ascontiguousarray(raw_BSD[start : start + rows_per_shard, number])
+            write_shard(path, block_BD, site, f"rows of {path.stem}", "float16", {})
+        write_statistics(paths, folder / site.key / "statistics.json", None)
+    return folder
+
+
+def run_settings(rows: int, shards: int = 1, sites: int = 3, **changes: object) -> RunSettings:
+    """Describe a small run; `changes` are keys of its settings."""
+    plain: dict[str, object] = {
+        "dictionary": "crosscoder",
+        "run": "run",
+        "sites": sites_of(sites),
+        "latents": 32,
+        "k": 2,
+        "sparsity": None,
+        "seed": 0,
+        "shards": tuple(shard_name("train", number) for number in range(shards)),
+        "rows": rows,
+        "batch_size": 128,
+        "learning_rate": 3e-3,
+    }
+    return RunSettings.model_validate({**plain, **changes})
+
+
+def train_small(folder: Path, settings: RunSettings, activations: Path, fingerprint: str = "") -> Crosscoder:
+    """Train a run into `folder`/run, with its state in `folder`/state, and load what was written."""
+    train(settings, activations, folder / "state", folder / "run", fingerprint=fingerprint)
+    return load_crosscoder(folder / "run")
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    """Read every file of a folder."""
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}

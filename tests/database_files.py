@@ -1,0 +1,138 @@
+"""Files of a run as the commands before the ingest write them, in small or in large."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ontogeny.evaluation.tables import Measurement, RunIdentity, metrics_table
+from ontogeny.sites import Site
+
+SITES = [Site("neox", step, "blocks.2.hook_resid_post") for step in (0, 1, 4, 64, 512)]
+
+
+class RunFiles(NamedTuple):
+    """Folders of one run."""
+
+    features: Path
+    metrics: Path
+    dictionary: Path
+
+
+def write_run(
+    root: Path,
+    run: str = "latents64-k4-seed0",
+    latents: int = 64,
+    samples: int = 10,
+    seed: int = 0,
+    window: int = 12,
+    sites: list[Site] = SITES,
+) -> RunFiles:
+    """Write the files of a run with random numbers, 1 in 16 of its latents dead, one without a decoder."""
+    files = RunFiles(*(root / kind / "crosscoder" / run for kind in ("features", "metrics", "dictionaries")))
+    for folder in files:
+        folder.mkdir(parents=True, exist_ok=True)
+    identity = RunIdentity("crosscoder", run, latents, 4.0, 0)
+    config = {**identity._asdict(), "sites": [site._asdict() for site in sites], "study": "planets"}
+    (files.dictionary / "config.json").write_text(json.dumps(config))
+    metadata = {
+        "study": "planets",
+        **{key: str(value) for key, value in identity._asdict().items()},
+        "sites": json.dumps([site._asdict() for site in sites]),
+    }
+    random = np.random.default_rng(seed)
+    features = feature_table(random, latents, sites)
+    pq.write_table(features.replace_schema_metadata(metadata), files.features / "features.parquet")
+    dead = features["dead"].to_numpy()
+    with pq.ParquetWriter(files.features / "samples.parquet", SAMPLES.with_metadata(metadata)) as writer:
+        for first in range(0, latents, 6553):
+            numbers = [n for n in range(first, min(latents, first + 6553)) if not dead[n]]
+            writer.write_table(sample_table(random, numbers, samples, window).replace_schema_metadata(metadata))
+    write_metrics(files.metrics, identity, sites=sites)
+    return files
+
+
+def write_metrics(folder: Path, identity: RunIdentity, fvu: float = 0.125, sites: list[Site] = SITES) -> None:
+    """Write the two tables of metrics."""
+    pooled = [Measurement(None, "fvu", fvu, 4096), Measurement(None, "dead", 0.0625, 4096)]
+    each = [Measurement(site, "fvu", fvu + site.step / 4096, 4096) for site in sites]
+    save(metrics_table(identity, pooled + each), folder / "reconstruction.csv")
+    nll = [Measurement(site, "nll_clean", 8.0 - site.step / 256, 2048) for site in sites]
+    recovered = [Measurement(site, "recovered_mean", 0.9 if site.step else float("nan"), 2048) for site in sites]
+    save(metrics_table(identity, nll + recovered), folder / "nll-neox.csv")
+
+
+def save(table: pd.DataFrame, file: Path) -> None:
+    table.to_csv(file, index=False)
+
+
+def feature_table(random: np.random.Generator, latents: int, sites: list[Site]) -> pa.Table:
+    norms_LS = random.gamma(1.0, size=(latents, len(sites)))
+    norms_LS[min(3, latents - 1)] = 0
+    most_L1 = norms_LS.max(axis=1, keepdims=True)
+    normalised_LS = np.divide(norms_LS, most_L1, out=np.zeros_like(norms_LS), where=most_L1 > 0)
+    above_LS = normalised_LS > 0.5
+    absent = ~above_LS.any(axis=1)
+    peak, first = normalised_LS.argmax(axis=1), above_LS.argmax(axis=1)
+    steps = np.array([site.step for site in sites])
+    dead = np.arange(latents) % 16 == 5
+    density = np.where(dead, 0.0, random.random(latents))
+    return pa.table(
+        {
+            "feature": pa.array(np.arange(latents, dtype=np.int32)),
+            "density": pa.array(density),
+            "mean_activation": pa.array(density * 2),
+            "max_activation": pa.array(density * 5),
+            "decoder_norm": pa.array(list(norms_LS)),
+            "normalised_norm": pa.array(list(normalised_LS)),
+            "peak_site": pa.array(peak.astype(np.int32), mask=absent),
+            "peak_step": pa.array(steps[peak], mask=absent),
+            "emergence_site": pa.array(first.astype(np.int32), mask=absent),
+            "emergence_step": pa.array(steps[first], mask=absent),
+            "initialisation": pa.array(above_LS[:, 0]),
+            "persistence": pa.array(above_LS.mean(axis=1)),
+            "class": pa.array(np.where(above_LS[:, 0], "initialisation", "emergent"), mask=absent),
+            "dead": pa.array(dead),
+        }
+    )
+
+
+SAMPLES = pa.schema(
+    [
+        *((name, pa.int32()) for name in ("feature", "rank")),
+        ("activation", pa.float32()),
+        *((name, pa.int32()) for name in ("document", "context", "position", "start")),
+        ("tokens", pa.list_(pa.int32())),
+        ("texts", pa.list_(pa.string())),
+        ("activations", pa.list_(pa.float32())),
+    ]
+)
+
+
+def sample_table(random: np.random.Generator, features: list[int], samples: int, window: int) -> pa.Table:
+    count, width = len(features) * samples, 2 * window + 1
+    tokens = random.integers(0, 4096, (count, width)).astype(np.int32)
+    activations = random.random((count, width)).astype(np.float32)
+    unread = random.random((count, width)) < 0.1
+    position = window + random.integers(0, 100, count).astype(np.int32)
+    ends = pa.array(np.arange(count + 1, dtype=np.int32) * width)
+    texts = pa.array([f" w{token}" for token in range(4096)]).take(pa.array(tokens.ravel()))
+    return pa.table(
+        [
+            pa.array(np.repeat(np.array(features, dtype=np.int32), samples)),
+            pa.array(np.tile(np.arange(samples, dtype=np.int32), len(features))),
+            pa.array(activations.max(axis=1)),
+            pa.array(random.integers(0, 200, count).astype(np.int32)),
+            pa.array(random.integers(0, 999, count).astype(np.int32)),
+            pa.array(position),
+            pa.array(position - window),
+            pa.ListArray.from_arrays(ends, pa.array(tokens.ravel())),
+            pa.ListArray.from_arrays(ends, texts),
+            pa.ListArray.from_arrays(ends, pa.array(activations.ravel(), mask=unread.ravel())),
+        ],
+        schema=SAMPLES,
+    )

@@ -1,0 +1,347 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from database_commands import SCRIPTS, server_runs, wait_until
+from database_files import RunFiles, write_metrics, write_run
+from pymongo.database import Database
+
+from ontogeny.config.database import DatabaseSettings
+from ontogeny.database.connect import connect
+from ontogeny.database.documents import CONTENTS, FEATURES, RUNS, SAMPLES, RunName
+from ontogeny.database.ingest import write_receipt
+from ontogeny.database.reading import features, visible_run, visible_runs
+from ontogeny.errors import UserError
+from ontogeny.evaluation.tables import RunIdentity
+
+EMBEDDED = DatabaseSettings()
+NAME = RunName("planets", "crosscoder", "latents64-k4-seed0")
+BIG = RunName("planets", "crosscoder", "latents3000-k4-seed0")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    home = tmp_path / "server"
+    wait_until(lambda: not (home / "server.lock").exists() or not server_runs(home))
+
+
+def ingest(root: Path, files: RunFiles, settings: DatabaseSettings = EMBEDDED) -> dict[str, Any]:
+    """Ingest in this process and return the receipt."""
+    write_receipt(settings, root / "server", files.features, files.metrics, files.dictionary, root / "out.json", None)
+    receipt: dict[str, Any] = json.loads((root / "out.json").read_text())
+    return receipt
+
+
+def start(root: Path, files: RunFiles, out: str = "out.json") -> subprocess.Popen[str]:
+    """Ingest by the command."""
+    options = {
+        "--settings": "{}",
+        "--home": root / "server",
+        "--features": files.features,
+        "--metrics": files.metrics,
+        "--dictionary": files.dictionary,
+        "--out": root / out,
+    }
+    line = [sys.executable, SCRIPTS / "database.py", *(str(part) for pair in options.items() for part in pair)]
+    return subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, said
+
+
+def dump(database: Database[Any]) -> dict[str, list[Any]]:
+    return {
+        name: sorted(database[name].find(), key=lambda document: str(document["_id"]))
+        for name in (RUNS, FEATURES, SAMPLES, CONTENTS)
+    }
+
+
+def writes(database: Database[Any]) -> int:
+    counters = database.client.admin.command("serverStatus")["opcounters"]
+    return int(counters["insert"] + counters["update"] + counters["delete"])
+
+
+def test_a_receipt_says_what_is_in_the_database(root: Path) -> None:
+    receipt = ingest(root, write_run(root))
+    with connect(EMBEDDED, root / "server") as database:
+        found = dump(database)
+        run = visible_run(database, NAME)
+        assert visible_runs(database) == [NAME]
+    assert {name: len(found[name]) for name in (RUNS, FEATURES, SAMPLES)} == receipt["collections"]
+    assert receipt["collections"] == {"runs": 1, "features": 64, "samples": 64}
+    assert receipt["counts"] == {"features": 64, "samples": 600, "dead": 4, "initialisation": 23, "emergent": 40}
+    assert (receipt["content"], receipt["hash"]) == (run.content, run.hash)
+    assert (receipt["server"], receipt["database"], receipt["study"]) == ("embedded", "ontogeny", "planets")
+
+
+def test_ingesting_again_writes_nothing(root: Path) -> None:
+    files = write_run(root)
+    ingest(root, files)
+    receipt = (root / "out.json").read_bytes()
+    with connect(EMBEDDED, root / "server") as database:
+        before, count = dump(database), writes(database)
+        ingest(root, files)
+        assert writes(database) == count
+        assert dump(database) == before
+    assert (root / "out.json").read_bytes() == receipt
+
+
+def test_two_homes_hold_the_same(root: Path) -> None:
+    receipts = [ingest(root / name, write_run(root / name)) for name in ("one", "two")]
+    assert receipts[0] == receipts[1]
+    with connect(EMBEDDED, root / "one/server") as one, connect(EMBEDDED, root / "two/server") as two:
+        assert dump(one) == dump(two)
+
+
+def test_new_metrics_change_the_run_and_touch_no_feature(root: Path) -> None:
+    files = write_run(root)
+    old = ingest(root, files)
+    write_metrics(files.metrics, RunIdentity("crosscoder", NAME.run, 64, 4.0, 0), fvu=0.25)
+    with connect(EMBEDDED, root / "server") as database:
+        count = writes(database)
+        new = ingest(root, files)
+        assert writes(database) == count + 1
+        assert visible_run(database, NAME).metrics[1].value == 0.25
+    assert new["content"] == old["content"]
+    assert new["hash"] != old["hash"]
+
+
+def test_new_features_replace_the_old_ones(root: Path) -> None:
+    ingest(root, write_run(root))
+    receipt = ingest(root, write_run(root, latents=48, seed=1))
+    with connect(EMBEDDED, root / "server") as database:
+        found = dump(database)
+    assert len(found[FEATURES]) == len(found[SAMPLES]) == 48
+    assert {document["content"] for document in found[FEATURES] + found[SAMPLES]} == {receipt["content"]}
+    assert [document["_id"] for document in found[CONTENTS]] == [receipt["content"]]
+
+
+def test_lost_features_are_written_again(root: Path) -> None:
+    files = write_run(root)
+    ingest(root, files)
+    with connect(EMBEDDED, root / "server") as database:
+        before = dump(database)
+        database[FEATURES].drop()
+        ingest(root, files)
+        assert dump(database) == before
+
+
+def test_a_killed_ingest_shows_nothing_and_the_next_completes_it(root: Path) -> None:
+    files = write_run(root, BIG.run, latents=3000)
+    with connect(EMBEDDED, root / "server") as database:
+        kill_midway(database, start(root, files), 3000)
+        with pytest.raises(UserError, match=r"there is no run planets/crosscoder/latents3000-k4-seed0"):
+            visible_run(database, BIG)
+        assert not (root / "out.json").exists()
+        finish(start(root, files))
+        found = dump(database)
+    fresh = root / "fresh"
+    ingest(fresh, write_run(fresh, BIG.run, latents=3000))
+    with connect(EMBEDDED, fresh / "server") as database:
+        assert dump(database) == found
+
+
+def test_a_killed_ingest_leaves_the_old_run_whole(root: Path) -> None:
+    ingest(root, write_run(root, BIG.run, latents=700))
+    with connect(EMBEDDED, root / "server") as database:
+        old = visible_run(database, BIG)
+        before = features(database, old)
+        kill_midway(database, start(root, write_run(root, BIG.run, latents=3000, seed=1)), 3700)
+        assert visible_run(database, BIG) == old
+        assert features(database, old) == before
+        finish(start(root, write_run(root, BIG.run, latents=900, seed=2)))
+        new = visible_run(database, BIG)
+        assert [feature.feature for feature in features(database, new)] == list(range(900))
+        assert database[FEATURES].estimated_document_count() == 900
+        assert database[CONTENTS].estimated_document_count() == 1
+
+
+def kill_midway(database: Database[Any], process: subprocess.Popen[str], end: int) -> None:
+    """Kill an ingest, and all that it started, after it wrote some features and before it wrote the last."""
+    begun = database[FEATURES].estimated_document_count()
+    wait_until(lambda: database[FEATURES].estimated_document_count() > begun or process.poll() is not None, 60)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert begun < database[FEATURES].estimated_document_count() < end
+
+
+def test_two_ingests_at_once_both_succeed(root: Path) -> None:
+    runs = [write_run(root, f"latents600-k{k}-seed0", latents=600, seed=k) for k in (4, 8)]
+    processes = [start(root, files, f"{number}.json") for number, files in enumerate(runs)]
+    for process in processes:
+        finish(process)
+    assert not server_runs(root / "server")
+    with connect(EMBEDDED, root / "server") as database:
+        for number, name in enumerate(visible_runs(database)):
+            run = visible_run(database, name)
+            assert len(features(database, run)) == 600
+            assert json.loads((root / f"{number}.json").read_text())["hash"] == run.hash
+
+
+def test_a_server_of_the_users_own_is_used(root: Path) -> None:
+    files = write_run(root)
+    with connect(EMBEDDED, root / "elsewhere") as other:
+        host, port = other.client.address or ("", 0)
+        settings = DatabaseSettings(uri=f"mongodb://{host}:{port}/?directConnection=true", name="shared")
+        receipt = ingest(root, files, settings)
+        assert other.client["shared"][FEATURES].estimated_document_count() == 64
+    assert not (root / "server").exists()
+    assert (receipt["server"], receipt["database"]) == (f"mongodb://{host}:{port}", "shared")
+
+
+def test_two_studies_share_a_database(root: Path) -> None:
+    files = write_run(root)
+    ingest(root, files)
+    study = root / "study.json"
+    study.write_text(json.dumps({"study": "moons", "hash": "h", "commit": "c", "seed": 0}))
+    write_receipt(EMBEDDED, root / "server", files.features, files.metrics, files.dictionary, root / "o.json", study)
+    with connect(EMBEDDED, root / "server") as database:
+        assert visible_runs(database) == [NAME._replace(study="moons"), NAME]
+        assert visible_run(database, NAME._replace(study="moons")).provenance["commit"] == "c"
+        assert database[FEATURES].estimated_document_count() == 128
+
+
+def refusal(root: Path, files: RunFiles) -> str:
+    """What the user is told; nothing may be written before all files were read."""
+    with pytest.raises(UserError) as raised:
+        ingest(root, files)
+    said = str(raised.value)
+    assert "\n" not in said
+    assert not (root / "server").exists()
+    assert not (root / "out.json").exists()
+    return said
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "expected"),
+    [
+        ("metrics", "reconstruction.csv", "no such file; expected the run's metrics"),
+        ("metrics", "nll-neox.csv", "no such file; expected the run's metrics"),
+        ("features", "features.parquet", "no such file; expected a table that features.py wrote"),
+        ("features", "samples.parquet", "no such file; expected a table that features.py wrote"),
+        ("dictionary", "config.json", "no such file; expected the folder of a trained run"),
+    ],
+)
+def test_a_missing_file_is_one_line(root: Path, kind: str, file: str, expected: str) -> None:
+    files = write_run(root)
+    path = getattr(files, kind) / file
+    path.unlink()
+    assert refusal(root, files).startswith(f"{path}: {expected}")
+
+
+@pytest.mark.parametrize("file", ["features.parquet", "samples.parquet"])
+@pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
+def test_a_table_cut_short_is_one_line(root: Path, file: str, keep: float) -> None:
+    files = write_run(root)
+    path = files.features / file
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+    assert refusal(root, files).startswith(f"{path}: it is damaged (")
+
+
+@pytest.mark.parametrize("file", ["features.parquet", "samples.parquet"])
+def test_tables_of_another_run_are_refused(root: Path, file: str) -> None:
+    files = write_run(root)
+    other = write_run(root, "latents64-k8-seed0")
+    shutil.copy(other.features / file, files.features / file)
+    assert refusal(root, files).startswith(f"{files.features / file}: it is of run latents64-k8-seed0, and ")
+
+
+def test_metrics_of_another_run_are_refused(root: Path) -> None:
+    files = write_run(root)
+    write_metrics(files.metrics, RunIdentity("crosscoder", "latents64-k8-seed0", 64, 8.0, 0))
+    path = files.metrics / "reconstruction.csv"
+    assert refusal(root, files) == (
+        f"{path}: line 2 is of run latents64-k8-seed0; expected latents64-k4-seed0; make the table again"
+    )
+
+
+def test_a_damaged_number_is_one_line(root: Path) -> None:
+    files = write_run(root)
+    path = files.metrics / "reconstruction.csv"
+    path.write_text(path.read_text().replace(",0.125,", ",0.1x,", 1))
+    assert refusal(root, files).startswith(f"{path}: line 3: could not convert string to float: '0.1x'")
+
+
+def test_metrics_of_a_site_that_the_run_has_not_are_refused(root: Path) -> None:
+    files = write_run(root)
+    path = files.metrics / "nll-neox.csv"
+    path.write_text(path.read_text().replace(",64,blocks", ",65,blocks", 1))
+    assert "no site of the run; make the table again" in refusal(root, files)
+
+
+def edit(file: Path, change: Any) -> None:
+    """Change a table and keep what it says of itself."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(file)
+    pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), file)
+
+
+def test_a_table_that_lacks_a_feature_is_refused(root: Path) -> None:
+    files = write_run(root)
+    edit(files.features / "features.parquet", lambda table: table.slice(0, 63))
+    assert refusal(root, files) == f"{files.features}/features.parquet: 63 features; expected 64; make the table again"
+
+
+def test_features_out_of_order_are_refused(root: Path) -> None:
+    files = write_run(root)
+    edit(files.features / "features.parquet", lambda table: table.slice(1))
+    assert "row 0 holds feature 1; expected features 0 to 63 in order" in refusal(root, files)
+
+
+def test_samples_of_features_that_are_not_there_are_refused(root: Path) -> None:
+    files = write_run(root, latents=80)
+    small = write_run(root, latents=64)
+    write_run(root / "other", latents=80)
+    shutil.copy(root / "other/features/crosscoder/latents64-k4-seed0/samples.parquet", small.features)
+    assert (
+        refusal(root, files)
+        == f"{files.features}/samples.parquet: feature 64 is not in its place; make the table again"
+    )
+
+
+def test_a_missing_column_is_one_line(root: Path) -> None:
+    files = write_run(root)
+    edit(files.features / "samples.parquet", lambda table: table.drop_columns(["texts"]))
+    assert refusal(root, files) == f"{files.features}/samples.parquet: column 'texts' is missing; make the table again"
+
+
+def test_a_value_that_cannot_be_is_one_line(root: Path) -> None:
+    files = write_run(root)
+
+    def rename(table: Any) -> Any:
+        frame = table.to_pandas()
+        frame.loc[7, "class"] = "emerging"
+        return type(table).from_pandas(frame, preserve_index=False)
+
+    edit(files.features / "features.parquet", rename)
+    said = refusal(root, files)
+    assert said.startswith(f"{files.features}/features.parquet: feature 7: class: Input should be 'initialisation' or ")
+    assert said.endswith("not 'emerging'; make the table again")
+
+
+def test_samples_beyond_the_largest_document_are_refused(root: Path) -> None:
+    files = write_run(root, latents=2, samples=2, window=150_000)
+    said = refusal(root, files)
+    assert said.startswith(f"{files.features}/samples.parquet: the samples of feature 0 take ")
+    assert said.endswith("MongoDB takes 16; lower evaluation.features.samples or evaluation.features.window")
+
+
+def test_the_command_says_a_mistake_in_one_line(root: Path) -> None:
+    files = write_run(root)
+    (files.metrics / "nll-neox.csv").unlink()
+    process = start(root, files)
+    said = process.communicate()[1]
+    assert process.returncode == 1
+    assert said.count("\n") == 1
+    assert said.startswith(f"error: {files.metrics}/nll-neox.csv: no such file")

@@ -1,0 +1,145 @@
+"""Which latents fire, and what they learn from it."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ontogeny.crosscoder.nonlinearity import Gate, batch_topk, firing_above, jumprelu, kth_largest, topk
+from ontogeny.crosscoder.products import product
+from ontogeny.crosscoder.site_gate import decode_gated, gated_activity
+
+H_BL = torch.tensor([[3.0, 2.0, -5.0, 1.0], [0.5, -1.0, 4.0, 0.1]])
+NORMS_L = torch.tensor([0.1, 1.0, 2.0, 4.0])
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("k", [1, 7, 50, 60])
+def test_kth_largest_equals_a_full_sort(k: int) -> None:
+    values = random(20, 50)
+    expected = values.sort(dim=-1, descending=True).values[:, min(k, 50) - 1 : min(k, 50)]
+    assert torch.equal(kth_largest(values, k), expected)
+    assert torch.equal(kth_largest(values.flatten(), 20 * k), expected.new_tensor([_kth(values, 20 * k)]))
+
+
+def _kth(values: Tensor, k: int) -> float:
+    return float(values.flatten().sort(descending=True).values[min(k, values.numel()) - 1])
+
+
+def test_topk_ranks_by_what_a_latent_adds_and_not_by_its_pre_activation() -> None:
+    assert topk(H_BL, NORMS_L, 1).tolist() == [[0, 0, 0, 1.0], [0, 0, 4.0, 0]]
+    assert topk(H_BL, NORMS_L, 2).tolist() == [[0, 2.0, 0, 1.0], [0, 0, 4.0, pytest.approx(0.1)]]
+
+
+def test_topk_never_keeps_a_latent_below_zero() -> None:
+    assert topk(H_BL, NORMS_L, 4).tolist() == [[3.0, 2.0, 0, 1.0], [0.5, 0, 4.0, pytest.approx(0.1)]]
+
+
+def test_batch_topk_shares_k_a_row_over_the_batch() -> None:
+    f_BL, least = batch_topk(H_BL, NORMS_L, 1)
+    assert f_BL.tolist() == [[0, 0, 0, 1.0], [0, 0, 4.0, 0]]
+    assert least.tolist() == [4.0]
+    f_BL, least = batch_topk(torch.stack((H_BL[1], -H_BL[1].abs())), NORMS_L, 1)
+    assert f_BL.tolist() == [[0, 0, 4.0, pytest.approx(0.1)], [0, 0, 0, 0]]
+    assert least.item() == pytest.approx(0.4)
+
+
+def test_batch_topk_with_fewer_active_latents_than_k_keeps_them_all_and_says_zero() -> None:
+    f_BL, least = batch_topk(H_BL, NORMS_L, 4)
+    assert torch.equal(f_BL, H_BL.relu())
+    assert least.tolist() == [0.0]
+
+
+def test_batch_topk_and_its_threshold_agree() -> None:
+    h_BL, norms_L = random(64, 100), random(100, seed=1).abs()
+    f_BL, least = batch_topk(h_BL, norms_L, 5)
+    assert f_BL.count_nonzero() == 64 * 5
+    assert torch.equal(f_BL, firing_above(h_BL, norms_L, least * (1 - 1e-12)))
+
+
+def test_jumprelu_fires_on_what_a_latent_adds() -> None:
+    threshold_L = torch.tensor([0.5, 2.0, 1.0, 0.3])
+    f_BL = jumprelu(H_BL, NORMS_L, Gate(threshold_L, threshold_L.log(), 1.0))
+    assert f_BL.tolist() == [[0, 0, 0, 1.0], [0, 0, 4.0, pytest.approx(0.1)]]
+
+
+def test_jumprelu_threshold_learns_through_the_rectangle_alone() -> None:
+    h_BL = torch.tensor([[0.50], [0.60], [0.20], [5.0], [-0.01]], dtype=torch.float64, requires_grad=True)
+    norms_L = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
+    threshold_L = torch.tensor([1.1], dtype=torch.float64)
+    log_threshold_L = threshold_L.log().requires_grad_()
+    weight_BL = torch.tensor([[1.0], [10.0], [100.0], [1000.0], [10000.0]], dtype=torch.float64)
+    (jumprelu(h_BL, norms_L, Gate(threshold_L, log_threshold_L, 0.5)) * weight_BL).sum().backward()
+    # z = h n is 1.0 and 1.2 within 0.25 of the threshold; f = J(z) / n, dJ / dlog t = -t^2 / w.
+    assert log_threshold_L.grad is not None
+    assert h_BL.grad is not None
+    assert log_threshold_L.grad.tolist() == pytest.approx([-(1.1**2) / 0.5 / 2.0 * 11.0])
+    assert h_BL.grad.flatten().tolist() == [0.0, 10.0, 0.0, 1000.0, 0.0]
+    assert norms_L.grad is None
+
+
+def test_a_latent_without_a_decoder_leaves_gradients_finite() -> None:
+    h_BL = random(8, 1).requires_grad_()
+    log_threshold_L = torch.tensor([-2.3], dtype=torch.float64, requires_grad=True)
+    gate = Gate(log_threshold_L.detach().exp(), log_threshold_L, 2.0)
+    W_dec_LSD = torch.zeros(1, 2, 3, dtype=torch.float64, requires_grad=True)
+    decode_gated(h_BL, W_dec_LSD, torch.zeros(1, 2), gate).sum().backward()
+    jumprelu(h_BL, torch.zeros(1), gate).sum().backward()
+    for tensor in (h_BL, log_threshold_L, W_dec_LSD):
+        assert tensor.grad is not None
+        assert tensor.grad.isfinite().all()
+
+
+class Site:
+    """Tensors of a gated crosscoder, and the plain expressions that hold the whole code."""
+
+    def __init__(self) -> None:
+        self.h_BL = random(32, 20).requires_grad_()
+        self.W_dec_LSD = random(20, 3, 6, seed=1).requires_grad_()
+        self.log_threshold_L = (random(20, seed=2) * 0.3).requires_grad_()
+        self.gate = Gate(self.log_threshold_L.detach().exp(), self.log_threshold_L, 1.5)
+        self.norms_LS = self.W_dec_LSD.norm(dim=-1)
+
+    def code_BSL(self) -> Tensor:  # noqa: N802
+        return torch.stack([jumprelu(self.h_BL, norms_L, self.gate) for norms_L in self.norms_LS.T], dim=1)
+
+    def gradients(self, output: Tensor) -> list[Tensor]:
+        weight = random(*output.shape, seed=3)
+        leaves = (self.h_BL, self.W_dec_LSD, self.log_threshold_L)
+        return list(torch.autograd.grad((output * weight).sum(), leaves, retain_graph=True, materialize_grads=True))
+
+
+def test_decoding_site_by_site_equals_decoding_the_whole_code() -> None:
+    site = Site()
+    fast = decode_gated(site.h_BL, site.W_dec_LSD, site.norms_LS, site.gate)
+    plain = torch.einsum("bsl,lsd->bsd", site.code_BSL(), site.W_dec_LSD)
+    assert 0.1 < (site.code_BSL() > 0).double().mean() < 0.9
+    torch.testing.assert_close(fast, plain)
+    torch.testing.assert_close(site.gradients(fast), site.gradients(plain))
+
+
+@pytest.mark.parametrize("tanh_scale", [None, 4.0])
+def test_activity_site_by_site_equals_activity_of_the_whole_code(tanh_scale: float | None) -> None:
+    site = Site()
+    fast = gated_activity(site.h_BL, site.norms_LS, site.gate, tanh_scale)
+    added_BSL = site.code_BSL() * site.norms_LS.T
+    plain = added_BSL.mean(0).sum(0) if tanh_scale is None else (tanh_scale * added_BSL).tanh().mean((0, 1))
+    torch.testing.assert_close(fast, plain)
+    torch.testing.assert_close(site.gradients(fast), site.gradients(plain))
+
+
+def test_bfloat16_products_keep_types_and_three_digits() -> None:
+    a, b = random(40, 50).float().requires_grad_(), random(50, 60, seed=1).float().requires_grad_()
+    weight = random(40, 60, seed=2).float()
+    exact, low = a @ b, product(a, b, torch.bfloat16)
+    assert low.dtype == torch.float32
+    assert not torch.equal(exact, low)
+    for one, other in zip((exact, low), (low, exact), strict=True):
+        assert (one - other).norm() < 0.01 * exact.norm()
+    for exact_gradient, gradient in zip(
+        torch.autograd.grad((exact * weight).sum(), (a, b)), torch.autograd.grad((low * weight).sum(), (a, b)), strict=True
+    ):
+        assert gradient.dtype == torch.float32
+        assert (gradient - exact_gradient).norm() < 0.01 * exact_gradient.norm()
