@@ -115,8 +115,8 @@ def identity(d_model: int, sites: Sequence[Site] = SITES) -> Crosscoder:
     crosscoder = Crosscoder(sites, d_model, 2 * width, "relu")
     signed = torch.cat([torch.eye(width), -torch.eye(width)])
     with torch.no_grad():
-        crosscoder.W_dec.copy_(signed.unflatten(1, (len(sites), d_model)))
-        crosscoder.W_enc.copy_(signed.T.unflatten(0, (len(sites), d_model)))
+        crosscoder.W_dec.copy_(signed.reshape(-1, len(sites), d_model))
+        crosscoder.W_enc.copy_(signed.T.reshape(len(sites), d_model, -1))
     return crosscoder
 
 

@@ -20,6 +20,10 @@ ROWS = 32768
 THRESHOLD = 0.5
 
 
+LAST = SITES[-1:]
+LAYERS = tuple(Site("neox", 1000, f"blocks.{block}.hook_resid_post") for block in range(12))
+
+
 def identity(dictionary: str, k: int, seed: int = 0, latents: int = 2048) -> RunIdentity:
     return RunIdentity(dictionary, f"latents{latents}-k{k}-seed{seed}", latents, float(k), seed)
 
@@ -162,3 +166,17 @@ def default_tables(folder: Path) -> dict[str, list[Path]]:
         "decoder_norms": [features(folder, norms(2048))],
         "language_model": [training(folder), tokenizer(folder)],
     }
+
+
+def reconstruction_and_nll(folder: Path, sites: tuple[Site, ...], dictionary: str = "crosscoder") -> list[Path]:
+    run = identity(dictionary, 32)
+    return [reconstruction(folder, run, sites), nll(folder, run, sites)]
+
+
+def sizes_and_seeds(folder: Path) -> list[Path]:
+    runs = [identity("crosscoder", k, seed, n) for k in (16, 64) for seed in (0, 1) for n in (2048, 24576)]
+    return [reconstruction(folder, run, shift=0.002 * run.seed) for run in runs]
+
+
+def features_of(folder: Path, initial: float = 0.3, sites: tuple[Site, ...] = SITES) -> list[Path]:
+    return [features(folder, norms(300, initial=initial), sites=sites)]

@@ -1,5 +1,6 @@
 """Checkpoints that exist already, on disk and on a hub that runs on the loopback interface."""
 
+import errno
 import hashlib
 import json
 import os
@@ -13,10 +14,11 @@ from threading import Thread
 
 import pytest
 import torch
+from huggingface_hub import constants
 from tiny_model import tiny_model, write_tokenizer
 from transformers import AutoModelForCausalLM
 
-from ontogeny.config.models import LocalModel
+from ontogeny.config.models import HubModel, LocalModel
 from ontogeny.errors import UserError
 from ontogeny.files import crc32
 from ontogeny.language_model.sources import bring_checkpoint
@@ -90,12 +92,16 @@ def test_a_local_checkpoint_arrives_whole_and_linked(source: Path, tokenizer: Pa
         }
 
 
-def test_weights_are_copied_where_no_link_can_be_made(source: Path, tokenizer: Path) -> None:
-    volume = Path("/dev/shm")
-    if not os.access(volume, os.W_OK) or volume.stat().st_dev == source.stat().st_dev:
-        pytest.fail("this test needs /dev/shm to be a file system of its own")
-    for step in (0, 8):
-        pass
+def test_weights_are_copied_where_no_link_can_be_made(
+    source: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def another_file_system(*_: Path) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", another_file_system)
+    folder = bring(source, tokenizer)
+    assert not (folder / "model.safetensors").samefile(source / "step8" / "model.safetensors")
+    assert same_weights(folder, seed=8)
 
 
 def test_weights_in_several_files_arrive_with_their_index(source: Path, tokenizer: Path) -> None:
@@ -156,8 +162,9 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), HubRequest)
         self.folder = folder
         self.gated = False
+        self.online = True
         self.fetched: list[str] = []
-        self.commits = {hashlib.sha1(path.name.encode()).hexdigest(): path.name for path in folder.iterdir()}  # noqa: S324
+        self.commits = {hashlib.sha1(path.name.encode()).hexdigest(): path.name for path in folder.iterdir()}
 
     @property
     def url(self) -> str:
@@ -174,6 +181,8 @@ class HubRequest(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
+        if not self.server.online:
+            return self._refuse(503, "Closed")
         if not path.removeprefix("/api/models").startswith(f"/{NAME}/"):
             return self._refuse(404, "RepoNotFound")
         *_, kind, revision, file = path.split("/") if "/resolve/" in path else (*path.split("/"), "")
@@ -230,55 +239,80 @@ def hub(source: Path) -> Iterator[Hub]:
     server.server_close()
 
 
-def from_hub(
-    url: str, tokenizer: Path, name: str = NAME, step: int = 8
-) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def hub_settings(name: str = NAME) -> HubModel:
+    return HubModel(source="hub", checkpoints=(0, 8, 9), name=name)
+
+
+def command(url: str, tokenizer: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """Run the command as a rule does, with a hub at `url` and a cache of its own."""
-    folder = tokenizer.parents[1] / "models" / "tiny" / f"step{step}"
-    settings = json.dumps({"source": "hub", "checkpoints": [0, 8, 9], "name": name})
-    command = [sys.executable, str(SCRIPT), "--settings", settings, "--step", str(step)]
-    command += ["--tokenizer", str(tokenizer), "--out", str(folder / "checkpoint.json")]
+    folder = tokenizer.parents[1] / "models" / "tiny" / "step8"
+    line = [sys.executable, str(SCRIPT), "--settings", hub_settings().model_dump_json(), "--step", "8"]
+    line += ["--tokenizer", str(tokenizer), "--out", str(folder / "checkpoint.json")]
     environment = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(tokenizer.parents[1] / "cache")}
     environment.pop("HF_HUB_OFFLINE", None)
-    return folder, subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return folder, subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
 
 
-def one_line(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: models.tiny.name: ")
-    assert done.stderr.count("\n") == 1
-    return done.stderr
+@pytest.fixture
+def at_hub(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """Let this process use the hub, as `HF_ENDPOINT` does where it is set from the start."""
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return hub
 
 
 def test_a_revision_of_the_hub_arrives_with_the_files_that_are_needed(hub: Hub, tokenizer: Path) -> None:
-    folder, done = from_hub(hub.url, tokenizer)
+    folder, done = command(hub.url, tokenizer)
     assert done.returncode == 0, done.stderr
     assert sorted(hub.fetched) == ["config.json", "model.safetensors"]
     assert same_weights(folder, seed=8)
     assert "%|" not in done.stderr
-    hub.fetched.clear()
-    folder, done = from_hub("http://127.0.0.1:9", tokenizer)
-    assert done.returncode == 0, done.stderr
-    assert hub.fetched == []
-
-
-def test_pickled_weights_of_the_hub_arrive_where_it_has_no_others(hub: Hub, tokenizer: Path) -> None:
-    (hub.folder / "step8" / "model.safetensors").unlink()
-    torch.save(tiny_model(seed=8).state_dict(), hub.folder / "step8" / "pytorch_model.bin")
-    folder, done = from_hub(hub.url, tokenizer)
-    assert done.returncode == 0, done.stderr
-    assert sorted(hub.fetched) == ["config.json", "pytorch_model.bin"]
-    assert same_weights(folder, seed=8)
-
-
-def test_what_the_hub_refuses_is_one_line(hub: Hub, tokenizer: Path) -> None:
-    assert "has no revision 'step9'" in one_line(from_hub(hub.url, tokenizer, step=9)[1])
-    assert "the hub has no such model" in one_line(from_hub(hub.url, tokenizer, name="someone/else")[1])
-    hub.gated = True
-    assert "it is gated" in one_line(from_hub(hub.url, tokenizer)[1])
 
 
 def test_a_hub_out_of_reach_is_one_line(tokenizer: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    assert "the hub cannot be reached" in one_line(from_hub(f"http://127.0.0.1:{port}", tokenizer)[1])
+    folder, done = command(f"http://127.0.0.1:{port}", tokenizer)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: models.tiny.name: 'someone/tiny' at step 8: the hub cannot be reached")
+    assert done.stderr.count("\n") == 1
+    assert not folder.exists()
+
+
+def test_what_was_fetched_once_needs_no_hub(at_hub: Hub, tokenizer: Path, tmp_path: Path) -> None:
+    bring_checkpoint(hub_settings(), 8, tokenizer, tmp_path / "models" / "first" / "step8", None)
+    at_hub.online = False
+    bring_checkpoint(hub_settings(), 8, tokenizer, tmp_path / "models" / "second" / "step8", None)
+    assert same_weights(tmp_path / "models" / "second" / "step8", seed=8)
+    with pytest.raises(UserError, match=r"models\.second\.name: .* at step 0: the hub cannot be reached"):
+        bring_checkpoint(hub_settings(), 0, tokenizer, tmp_path / "models" / "second" / "step0", None)
+
+
+def test_pickled_weights_of_the_hub_arrive_where_it_has_no_others(at_hub: Hub, tokenizer: Path, tmp_path: Path) -> None:
+    (at_hub.folder / "step8" / "model.safetensors").unlink()
+    torch.save(tiny_model(seed=8).state_dict(), at_hub.folder / "step8" / "pytorch_model.bin")
+    folder = tmp_path / "models" / "tiny" / "step8"
+    bring_checkpoint(hub_settings(), 8, tokenizer, folder, None)
+    assert sorted(at_hub.fetched) == ["config.json", "pytorch_model.bin"]
+    assert same_weights(folder, seed=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "gated", "reason"),
+    [
+        (NAME, 9, False, "it has no revision 'step9'"),
+        ("someone/else", 8, False, "the hub has no such model"),
+        (NAME, 8, True, "it is gated"),
+        ("no/such/name", 8, False, "a model id of the hub looks like"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_line(
+    at_hub: Hub, tokenizer: Path, tmp_path: Path, name: str, step: int, gated: bool, reason: str
+) -> None:
+    at_hub.gated = gated
+    folder = tmp_path / "models" / "tiny" / f"step{step}"
+    with pytest.raises(UserError, match=f"^models.tiny.name: '{name}' at step {step}: {reason}.*$"):
+        bring_checkpoint(hub_settings(name), step, tokenizer, folder, None)
+    assert not folder.exists()

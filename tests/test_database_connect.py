@@ -1,3 +1,4 @@
+import json
 import socket
 import subprocess
 import sys
@@ -8,11 +9,14 @@ from pathlib import Path
 from urllib.parse import quote_plus
 
 import pytest
+from database_files import write_run
 from pydantic import ValidationError
 from pymongo import MongoClient
 
 from ontogeny.config.database import DatabaseSettings
 from ontogeny.database.connect import connect, server_name
+from ontogeny.database.documents import RUNS
+from ontogeny.database.ingest import write_receipt
 from ontogeny.errors import UserError
 
 PASSWORD = "p@ss/w:rd %41?"
@@ -131,6 +135,19 @@ def test_credentials_come_from_the_environment(tmp_path: Path, guarded: int, mon
     assert PASSWORD not in settings.model_dump_json()
     assert quote_plus(PASSWORD) not in settings.model_dump_json()
     assert server_name(settings) == f"mongodb://127.0.0.1:{guarded}"
+
+
+def test_a_receipt_holds_no_credentials(tmp_path: Path, guarded: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_PASSWORD", PASSWORD)
+    settings = DatabaseSettings(uri=f"mongodb://ada:${{DB_PASSWORD}}@127.0.0.1:{guarded}/")
+    files = write_run(tmp_path)
+    write_receipt(settings, tmp_path / "server", *files, tmp_path / "receipt.json", None)
+    receipt = (tmp_path / "receipt.json").read_text()
+    assert f'"server": "mongodb://127.0.0.1:{guarded}"' in receipt
+    for secret in ("ada", "DB_PASSWORD", PASSWORD, quote_plus(PASSWORD)):
+        assert secret not in receipt
+    with connect(settings, tmp_path) as database:
+        assert database[RUNS].count_documents({"hash": json.loads(receipt)["hash"]}) == 1
 
 
 def test_a_missing_variable_is_one_line(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from database_commands import SCRIPTS, server_runs, wait_until
 from database_files import RunFiles, write_metrics, write_run
@@ -23,7 +25,7 @@ from ontogeny.evaluation.tables import RunIdentity
 
 EMBEDDED = DatabaseSettings()
 NAME = RunName("planets", "crosscoder", "latents64-k4-seed0")
-BIG = RunName("planets", "crosscoder", "latents3000-k4-seed0")
+BIG = RunName("planets", "crosscoder", "latents1600-k4-seed0")
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def start(root: Path, files: RunFiles, out: str = "out.json") -> subprocess.Pope
         "--dictionary": files.dictionary,
         "--out": root / out,
     }
-    line = [sys.executable, SCRIPTS / "database.py", *(str(part) for pair in options.items() for part in pair)]
+    line = [sys.executable, str(SCRIPTS / "database.py"), *(str(part) for pair in options.items() for part in pair)]
     return subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
 
 
@@ -72,14 +74,22 @@ def writes(database: Database[Any]) -> int:
 
 
 def test_a_receipt_says_what_is_in_the_database(root: Path) -> None:
-    receipt = ingest(root, write_run(root))
+    files = write_run(root)
+    receipt = ingest(root, files)
     with connect(EMBEDDED, root / "server") as database:
         found = dump(database)
         run = visible_run(database, NAME)
         assert visible_runs(database) == [NAME]
     assert {name: len(found[name]) for name in (RUNS, FEATURES, SAMPLES)} == receipt["collections"]
     assert receipt["collections"] == {"runs": 1, "features": 64, "samples": 64}
-    assert receipt["counts"] == {"features": 64, "samples": 600, "dead": 4, "initialisation": 23, "emergent": 40}
+    classes = pq.read_table(files.features / "features.parquet")["class"].to_pylist()
+    assert receipt["counts"] == {
+        "features": 64,
+        "samples": 600,
+        "dead": 4,
+        "initialisation": classes.count("initialisation"),
+        "emergent": 63 - classes.count("initialisation"),
+    }
     assert (receipt["content"], receipt["hash"]) == (run.content, run.hash)
     assert (receipt["server"], receipt["database"], receipt["study"]) == ("embedded", "ontogeny", "planets")
 
@@ -137,29 +147,29 @@ def test_lost_features_are_written_again(root: Path) -> None:
 
 
 def test_a_killed_ingest_shows_nothing_and_the_next_completes_it(root: Path) -> None:
-    files = write_run(root, BIG.run, latents=3000)
+    files = write_run(root, BIG.run, latents=1600, samples=3)
     with connect(EMBEDDED, root / "server") as database:
-        kill_midway(database, start(root, files), 3000)
-        with pytest.raises(UserError, match=r"there is no run planets/crosscoder/latents3000-k4-seed0"):
+        kill_midway(database, start(root, files), 1600)
+        with pytest.raises(UserError, match=r"there is no run planets/crosscoder/latents1600-k4-seed0"):
             visible_run(database, BIG)
         assert not (root / "out.json").exists()
         finish(start(root, files))
         found = dump(database)
     fresh = root / "fresh"
-    ingest(fresh, write_run(fresh, BIG.run, latents=3000))
+    ingest(fresh, write_run(fresh, BIG.run, latents=1600, samples=3))
     with connect(EMBEDDED, fresh / "server") as database:
         assert dump(database) == found
 
 
 def test_a_killed_ingest_leaves_the_old_run_whole(root: Path) -> None:
-    ingest(root, write_run(root, BIG.run, latents=700))
+    ingest(root, write_run(root, BIG.run, latents=700, samples=3))
     with connect(EMBEDDED, root / "server") as database:
         old = visible_run(database, BIG)
         before = features(database, old)
-        kill_midway(database, start(root, write_run(root, BIG.run, latents=3000, seed=1)), 3700)
+        kill_midway(database, start(root, write_run(root, BIG.run, latents=1600, samples=3, seed=1)), 2300)
         assert visible_run(database, BIG) == old
         assert features(database, old) == before
-        finish(start(root, write_run(root, BIG.run, latents=900, seed=2)))
+        finish(start(root, write_run(root, BIG.run, latents=900, samples=3, seed=2)))
         new = visible_run(database, BIG)
         assert [feature.feature for feature in features(database, new)] == list(range(900))
         assert database[FEATURES].estimated_document_count() == 900
@@ -176,7 +186,7 @@ def kill_midway(database: Database[Any], process: subprocess.Popen[str], end: in
 
 
 def test_two_ingests_at_once_both_succeed(root: Path) -> None:
-    runs = [write_run(root, f"latents600-k{k}-seed0", latents=600, seed=k) for k in (4, 8)]
+    runs = [write_run(root, f"latents600-k{k}-seed0", latents=600, samples=3, seed=k) for k in (4, 8)]
     processes = [start(root, files, f"{number}.json") for number, files in enumerate(runs)]
     for process in processes:
         finish(process)
@@ -279,10 +289,8 @@ def test_metrics_of_a_site_that_the_run_has_not_are_refused(root: Path) -> None:
     assert "no site of the run; make the table again" in refusal(root, files)
 
 
-def edit(file: Path, change: Any) -> None:
+def edit(file: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     """Change a table and keep what it says of itself."""
-    import pyarrow.parquet as pq
-
     table = pq.read_table(file)
     pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), file)
 
@@ -319,10 +327,10 @@ def test_a_missing_column_is_one_line(root: Path) -> None:
 def test_a_value_that_cannot_be_is_one_line(root: Path) -> None:
     files = write_run(root)
 
-    def rename(table: Any) -> Any:
-        frame = table.to_pandas()
-        frame.loc[7, "class"] = "emerging"
-        return type(table).from_pandas(frame, preserve_index=False)
+    def rename(table: pa.Table) -> pa.Table:
+        classes = table["class"].to_pylist()
+        classes[7] = "emerging"
+        return table.set_column(table.schema.get_field_index("class"), "class", pa.array(classes))
 
     edit(files.features / "features.parquet", rename)
     said = refusal(root, files)

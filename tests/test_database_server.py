@@ -4,11 +4,13 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Empty, Queue
 from typing import Any
 
 import pytest
@@ -131,6 +133,34 @@ def test_many_commands_at_once_share_one_server(home: Path) -> None:
         for command in commands:
             assert command.end() == ""
     assert (home / "server.log").read_text().count("listening") == 1
+
+
+def test_nobody_reads_where_a_killed_server_listened_while_another_starts(home: Path) -> None:
+    home.mkdir()
+    found: Queue[int] = Queue()
+
+    def join() -> None:
+        with serving(home) as port:
+            found.put(port)
+
+    with (
+        subprocess.Popen(["sleep", "60"]) as server,
+        (home / "server.lock").open("w") as running,
+        (home / "start.lock").open("w") as starting,
+    ):
+        fcntl.flock(running, fcntl.LOCK_EX)
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        address = {"port": 1, "pid": server.pid, "machine": socket.gethostname()}
+        (home / "server.json").write_text(json.dumps(address))
+        joining = threading.Thread(target=join)
+        joining.start()
+        with pytest.raises(Empty):
+            found.get(timeout=0.5)
+        (home / "server.json").write_text(json.dumps({**address, "port": 2}))
+        fcntl.flock(starting, fcntl.LOCK_UN)
+        assert found.get(timeout=10) == 2
+        server.terminate()
+    joining.join()
 
 
 def test_servers_that_stop_and_start_under_coming_and_going_commands_lose_nothing(home: Path) -> None:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,9 +50,9 @@ def write_contexts(path: Path, vocab_size: int = VOCABULARY, length: int = 24, s
     tokens[:, 0] = 0
     tokens[::4, 3] = 0
     tokens[np.arange(length) >= LENGTHS[:, None]] = 0
-    attributes = {"bos_id": 0, "vocab_size": vocab_size, "context_length": length, "split": "train"}
+    attributes: dict[str, str | int] = {"bos_id": 0, "vocab_size": vocab_size, "context_length": length}
     contexts = Contexts(tokens, LENGTHS, np.arange(60, dtype=np.int32))
-    write_tokens(path, [contexts], {**attributes, "tokenizer_hash": "f00d", "provenance": "{}"})
+    write_tokens(path, [contexts], {**attributes, "split": "train", "tokenizer_hash": "f00d", "provenance": "{}"})
 
 
 def write_checkpoint(folder: Path, step: int) -> None:
@@ -195,7 +196,7 @@ def test_shards_say_which_weights_and_versions_made_them(study: Path, tmp_path: 
     assert "torch " in json.loads(str(made))["versions"]
 
 
-def refused(study: Path, out: Path, **changed: object) -> str:
+def refused(study: Path, out: Path, **changed: Any) -> str:
     with pytest.raises(UserError) as error:
         read(study, out, **changed)
     assert not list(out.rglob("*.h5"))
@@ -228,6 +229,11 @@ def test_a_model_that_does_not_fit_the_tokens_is_refused(
     assert re.search(rf"step8/checkpoint.json: {words}", line)
 
 
+def test_a_checkpoint_that_is_not_there_is_refused(study: Path, tmp_path: Path) -> None:
+    line = refused(study, tmp_path, step=7)
+    assert line.startswith(f"{study}/models/neox/step7/checkpoint.json: there is no such file;")
+
+
 def test_an_unknown_hook_is_refused_with_the_nearest(study: Path, tmp_path: Path) -> None:
     line = refused(study, tmp_path, hooks=("blocks.1.hook_resid_pots",))
     assert "did you mean 'blocks.1.hook_resid_post'?" in line
@@ -249,7 +255,7 @@ def test_a_model_that_gives_nan_is_refused_by_site_and_row(study: Path, tmp_path
 
 
 def command(study: Path, out: Path, *hooks: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, SCRIPTS / "activations.py", "--settings", '{"batch_contexts": 7}']
+    line: list[str | Path] = [sys.executable, SCRIPTS / "activations.py", "--settings", '{"batch_contexts": 7}']
     line += ["--checkpoint", study / "models" / "neox" / "step8" / "checkpoint.json"]
     line += ["--tokens", study / "tokens" / "train.h5", "--rows", study / "activations" / "rows" / "train-00000.h5"]
     line += ["--hooks", *hooks, "--out", out, "--log", out / "log"]

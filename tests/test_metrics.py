@@ -26,7 +26,8 @@ def activations(rows: int = 600, mean: float = 0.0, seed: int = 0) -> Tensor:
 
 def summed(x_BSD: Tensor, x_hat_BSD: Tensor, batches: Sequence[int] = (600,)) -> ReconstructionSums:
     sums = ReconstructionSums(x_BSD.shape[1], x_BSD.shape[2])
-    for x, x_hat in zip(x_BSD.split(list(batches)), x_hat_BSD.split(list(batches)), strict=True):
+    parts = (torch.split(values, list(batches)) for values in (x_BSD, x_hat_BSD))
+    for x, x_hat in zip(*parts, strict=True):
         sums.add(x, x_hat)
     return sums
 

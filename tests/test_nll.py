@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +85,14 @@ class Reference:
         self.block = self.model.gpt_neox.layers[1]
 
     @torch.no_grad()
-    def run(self, tokens_T: Tensor, put: Callable[[Tensor], Tensor] = lambda own_TD: own_TD) -> tuple[Tensor, Tensor]:
-        """Return the activations, (T, D), and the logits, (T, V), in float64."""
+    def run(self, tokens_T: Tensor, put_TD: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the activations, (T, D), and the logits in float64, (T, V), with `put_TD` in place of the former."""
         seen: list[Tensor] = []
 
         def replace(_module: object, _inputs: object, output: Any) -> Any:
             own = output[0] if isinstance(output, tuple) else output
             seen.append(own[0])
-            new = put(own[0])[None]
+            new = own if put_TD is None else put_TD[None]
             return (new, *output[1:]) if isinstance(output, tuple) else new
 
         handle = self.block.register_forward_hook(replace)
@@ -118,7 +118,7 @@ def expected_losses(study: Path, crosscoder: Crosscoder, first: int) -> dict[Sit
             for variant, value_TD in {"clean": own[site], **new}.items():
                 patched_TD = own[site].clone()
                 patched_TD[first:] = value_TD[first:] if value_TD.ndim == 2 else value_TD
-                _, logits_TV = reference.run(tokens_T, lambda _own_TD, patched_TD=patched_TD: patched_TD)
+                _, logits_TV = reference.run(tokens_T, patched_TD)
                 chance_TV = logits_TV.log_softmax(-1)
                 nats = [-float(chance_TV[t, tokens_T[t + 1]]) for t in range(len(tokens_T) - 1)]
                 losses[site].setdefault(variant, []).extend(nats)
@@ -185,9 +185,6 @@ def test_models_that_do_not_fit_together_give_the_same(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crosscoder = random_crosscoder(D_MODEL, "batchtopk", sites=(*SITES, OTHER))
-    expected = measured(study, crosscoder, tmp_path / "all", batch=2)
-    monkeypatch.setattr("ontogeny.evaluation.checkpoints.KEPT_BYTES", 1)
-    monkeypatch.setattr("ontogeny.evaluation.nll.ROUND_BYTES", 5 * 12 * 3 * D_MODEL * 4)
     loaded: list[Path] = []
 
     def counting(folder: Path) -> Any:
@@ -195,9 +192,13 @@ def test_models_that_do_not_fit_together_give_the_same(
         return load_model(folder)
 
     monkeypatch.setattr("ontogeny.evaluation.checkpoints.load_model", counting)
-    table = measured(study, crosscoder, tmp_path / "one", batch=2)
-    pd.testing.assert_frame_equal(table, expected)
-    assert len(loaded) <= 3 * 5, "models are loaded for every batch"
+    together = measured(study, crosscoder, tmp_path / "together", batch=2)
+    assert len(loaded) == 3, "models that fit together are loaded once"
+    monkeypatch.setattr("ontogeny.evaluation.checkpoints.KEPT_BYTES", 1)
+    monkeypatch.setattr("ontogeny.evaluation.nll.ROUND_BYTES", 5 * 12 * 3 * D_MODEL * 4)
+    alone = measured(study, crosscoder, tmp_path / "alone", batch=2)
+    pd.testing.assert_frame_equal(alone, together)
+    assert len(loaded) <= 3 + 3 * 5, "9 contexts make 3 rounds of 2 batches, with at most 5 loads each"
 
 
 def test_a_model_runs_four_times_for_a_site_and_a_batch(

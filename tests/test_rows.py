@@ -158,7 +158,14 @@ def test_a_rows_file_with_a_flipped_byte_is_refused(tmp_path: Path, column: str)
 
 
 def command(folder: Path, tokens: Path, chosen_settings: RowsSettings) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, SCRIPTS / "rows.py", "--settings", chosen_settings.model_dump_json(), "--tokens", tokens]
+    line: list[str | Path] = [
+        sys.executable,
+        SCRIPTS / "rows.py",
+        "--settings",
+        chosen_settings.model_dump_json(),
+        "--tokens",
+        tokens,
+    ]
     line += ["--out", folder / "train-00000.h5"]
     return subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "80"})
 

@@ -67,8 +67,8 @@ def test_a_hand_computed_case(tmp_path: Path) -> None:
 def test_statistics_do_not_depend_on_how_rows_are_cut_into_shards(tmp_path: Path) -> None:
     one = statistics_of(shard_files(tmp_path / "one", activations(), 9000))
     many = statistics_of(shard_files(tmp_path / "many", activations(), 4097, 1, 4902))
-    for left, right in zip(one, many, strict=True):
-        np.testing.assert_allclose(left, right, rtol=1e-13)
+    np.testing.assert_allclose(one.mean, many.mean, rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose((one.rows, *one[2:]), (many.rows, *many[2:]), rtol=1e-13)
 
 
 def test_int8_shards_are_measured_as_they_are_read(tmp_path: Path) -> None:
@@ -105,7 +105,14 @@ def flip(path: Path) -> None:
 def test_a_flipped_byte_is_refused_before_any_number_is_written(tmp_path: Path) -> None:
     paths = shard_files(tmp_path, activations(), 6000, 3000)
     flip(paths[1])
-    line = [sys.executable, SCRIPTS / "statistics.py", "--shards", *paths, "--out", tmp_path / "statistics.json"]
+    line: list[str | Path] = [
+        sys.executable,
+        SCRIPTS / "statistics.py",
+        "--shards",
+        *paths,
+        "--out",
+        tmp_path / "statistics.json",
+    ]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert re.fullmatch(rf"error: {paths[1]}: its bytes have changed.*; delete it and run again\n", done.stderr)

@@ -75,7 +75,8 @@ def test_p6_int8_shards_return_scale_times_step_plus_mean(tmp_path: Path) -> Non
 
 def test_int8_keeps_constant_rows_and_rows_of_zeros_and_subnormals(tmp_path: Path) -> None:
     for activations_BD in (np.full((5, 3), -7.25, np.float32), np.zeros((5, 3), np.float32)):
-        shard = open_shard(write(tmp_path / "train-00000.h5", activations_BD, "int8"))
+        with np.errstate(divide="raise", invalid="raise"):
+            shard = open_shard(write(tmp_path / "train-00000.h5", activations_BD, "int8"))
         assert bits(shard.read(0, 5)) == bits(activations_BD)
     tiny = np.array([[1e-45, -1e-43], [0, 3e-44]], np.float32)
     shard = open_shard(write(tmp_path / "train-00000.h5", tiny, "int8"))
@@ -142,7 +143,7 @@ def test_blocks_are_the_rows_asked_for(tmp_path: Path, dtype: str) -> None:
     whole_BD = shard.read(0, 1000)
     assert np.array_equal(np.concatenate([shard.read(start, start + 125) for start in range(0, 1000, 125)]), whole_BD)
     assert (shard.rows, shard.d_model, shard.site, shard.rows_hash) == (1000, 8, SITE, "a1b2")
-    assert (whole_BD.dtype, whole_BD.flags.writeable) == (np.float32, True)
+    assert (whole_BD.dtype.name, whole_BD.flags.writeable) == ("float32", True)
 
 
 @pytest.mark.parametrize(("start", "stop"), [(10, 10), (5, 3), (8, 11), (-2, 4), (12, 20)])
@@ -257,7 +258,7 @@ def test_sites_are_read_side_by_side_in_the_order_asked_for(tmp_path: Path) -> N
     order = (SITES[2], SITES[0])
     aligned = open_aligned(tmp_path, order, "train-00000", verify=True)
     block_BSD = aligned.read(5, 12)
-    assert (block_BSD.shape, block_BSD.dtype) == ((7, 2, 4), np.float32)
+    assert (block_BSD.shape, block_BSD.dtype.name) == ((7, 2, 4), "float32")
     for number, site in enumerate(order):
         assert np.array_equal(block_BSD[:, number], open_shard(paths[site]).read(5, 12))
     assert (aligned.rows, aligned.d_model, aligned.rows_hash) == (20, 4, "a1b2")
@@ -313,8 +314,8 @@ def file_size_limit(size: int) -> Iterator[None]:
 def full_disk(folder: Path) -> Iterator[None]:
     """Make `folder` a disk of 1 MiB where the system allows mounts, else limit the size of files to 1 MiB."""
     folder.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False)
-    if mount.returncode:
+    mount: list[str | Path] = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
         with file_size_limit(MIB):
             yield
         return

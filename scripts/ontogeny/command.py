@@ -96,7 +96,7 @@ def progress(
         yield item
         done += size(item) if size else 1
         now = time.monotonic()
-        if now - last > SECONDS_BETWEEN_LINES or done == total:
+        if done and (now - last > SECONDS_BETWEEN_LINES or done == total):
             rate = done / max(now - start, 1e-9)
             if total is None:
                 log.info("%d %s, %.4g %s/s", done, unit, rate, unit)

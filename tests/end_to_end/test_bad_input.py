@@ -57,7 +57,7 @@ def test_bad_text_names_the_file_and_the_trouble(workspace: Workspace, content: 
         workspace.changed("corpus", value=corpus),
         workspace.changed("tokenizer", value={"source": "train", "vocab_size": 260}),
     ):
-        done = workspace.snakemake("results/tokens/")
+        done = workspace.snakemake("results/tokens/train.h5")
     assert done.returncode == 1
     assert len(errors(done)) == 1
     assert message in errors(done)[0]

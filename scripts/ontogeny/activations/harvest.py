@@ -66,12 +66,9 @@ def harvest(
         UserError: rows of other tokens, a model that does not fit the tokens, an unknown hook, a damaged file, a value
             that the type on disk cannot keep, or a full disk.
     """
-    tokens, rows = read_tokens(tokens_path), read_rows(rows_path)
-    if rows.tokens_hash != tokens.hash:
-        raise UserError(
-            f"{rows_path}: its rows were chosen from tokens {rows.tokens_hash}, but {tokens_path} holds {tokens.hash}; "
-            f"{MEND}"
-        )
+    tokens, rows = _read_inputs(tokens_path, rows_path)
+    if not checkpoint.is_file():
+        raise UserError(f"{checkpoint}: there is no such file; run the rule that writes the checkpoint")
     record = json.loads(checkpoint.read_text(encoding="utf-8"))
     model = load_model(checkpoint.parent, settings.precision)
     _check_fit(model, checkpoint, tokens, tokens_path)
@@ -128,6 +125,16 @@ def batches(rows: Rows, batch_contexts: int) -> Iterator[Batch]:
         read = np.concatenate([order[starts[context] : stops[context]] for context in chosen])
         place = np.repeat(np.arange(len(chosen)), (stops - starts)[chosen])
         yield Batch(contexts[chosen], int(lengths[chosen].max()), place, rows.position[read], read)
+
+
+def _read_inputs(tokens_path: Path, rows_path: Path) -> tuple[Tokens, Rows]:
+    tokens, rows = read_tokens(tokens_path), read_rows(rows_path)
+    if rows.tokens_hash != tokens.hash:
+        raise UserError(
+            f"{rows_path}: its rows were chosen from tokens {rows.tokens_hash}, but {tokens_path} holds {tokens.hash}; "
+            f"{MEND}"
+        )
+    return tokens, rows
 
 
 def _check_fit(model: TransformerBridge, checkpoint: Path, tokens: Tokens, tokens_path: Path) -> None:

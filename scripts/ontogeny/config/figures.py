@@ -36,7 +36,7 @@ class ReconstructionFigure(FigureSettings):
     height: Millimetres = 60.0
     """Millimetres."""
     smallest_cost: NonNegative = 0.01
-    """Nats per token that an ablation must cost before the share of it that is recovered is drawn; below, it is noise."""
+    """Nats per token that an ablation must cost for the recovered share to be drawn; below, that share is noise."""
 
 
 class DecoderNormsFigure(FigureSettings):
@@ -60,7 +60,7 @@ class FiguresSettings(Settings):
     style: FigureStyle = FigureStyle()
     """What all figures share."""
     run: tuple[Name, Name] | None = None
-    """Dictionary and run that figures of a single run show; by default the middle run of the first dictionary over several sites."""
+    """Dictionary and run that figures of one run show; by default the middle run of the dictionary with most sites."""
     pareto: FigureSettings = FigureSettings()
     """L0 against explained variance."""
     reconstruction: ReconstructionFigure = ReconstructionFigure()

@@ -111,7 +111,7 @@ def read_documents(artefacts: Artefacts, content: str) -> Iterator[tuple[Feature
         UserError: a table is damaged, lacks a feature, or holds a value of the wrong type.
     """
     ranks = _ranks(artefacts.features)
-    groups = itertools.groupby(_rows(artefacts.samples, SAMPLE_COLUMNS, BATCH * 8), lambda row: row["feature"])
+    groups = itertools.groupby(_rows(artefacts.samples, SAMPLE_COLUMNS, BATCH), lambda row: row["feature"])
     group = next(groups, None)
     latents = artefacts.identity.latents
     number = -1

@@ -6,7 +6,7 @@ most documents that nobody follows; the next ingest of the run completes or remo
 """
 
 import hashlib
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,8 +39,10 @@ from ontogeny.provenance import provenance
 DUPLICATE_KEY = 11000
 DURABLE = WriteConcern(j=True)
 """A write that counts only when it, and all before it, would survive a loss of power."""
-LARGEST_DOCUMENT = 16 * 2**20
-"""Bytes that MongoDB takes in one document."""
+LARGEST_DOCUMENT = 16 * 2**20 - 2**10
+"""Bytes that MongoDB takes in one document, less what its `_id` and its content take."""
+TOKENS_AT_ONCE = 200_000
+"""Tokens of samples that are written together, whatever their number in a feature."""
 
 
 class Summary(NamedTuple):
@@ -167,7 +169,7 @@ def _write_content(database: Database[Document], artefacts: Artefacts, run: Run)
     begun = {"run": artefacts.name.id, "features": run.latents}
     contents.replace_one({"_id": run.content}, begun, upsert=True)
     documents = progress(read_documents(artefacts, run.content), run.latents, "features")
-    while batch := list(islice(documents, BATCH)):
+    for batch in _batches(documents):
         _insert(database[SAMPLES], [_keyed(samples) for _, samples in batch])
         _insert(database[FEATURES], [_keyed(feature) for feature, _ in batch])
     if database[FEATURES].count_documents({"content": run.content}) != run.latents:
@@ -176,6 +178,21 @@ def _write_content(database: Database[Document], artefacts: Artefacts, run: Run)
             "is another ingest of the same run at work? run one at a time"
         )
     contents.update_one({"_id": run.content}, {"$set": {"written": True}})
+
+
+def _batches(
+    documents: Iterable[tuple[Feature, FeatureSamples]],
+) -> Iterator[list[tuple[Feature, FeatureSamples]]]:
+    """Gather documents to be written together, as many as memory takes easily."""
+    batch, tokens = [], 0
+    for feature, samples in documents:
+        batch.append((feature, samples))
+        tokens += sum(len(sample.tokens) for sample in samples.samples)
+        if len(batch) == BATCH or tokens >= TOKENS_AT_ONCE:
+            yield batch
+            batch, tokens = [], 0
+    if batch:
+        yield batch
 
 
 def _insert(collection: Collection[Document], documents: list[Document]) -> None:

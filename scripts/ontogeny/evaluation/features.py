@@ -1,7 +1,7 @@
 """What each feature does: one table of features, and one of the heldout samples where they fire most."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from ontogeny.evaluation.top import Firings, TopFirings
 from ontogeny.files import atomic
 from ontogeny.provenance import provenance
 from ontogeny.sites import Site
-from ontogeny.tokens import read_tokens
+from ontogeny.tokens import Tokens, read_tokens
 
 
 class Activity(NamedTuple):
@@ -72,21 +72,16 @@ def write_features(
     """
     crosscoder, contexts = load_dictionary(dictionary), read_tokens(tokens)
     texts = token_texts(tokenizer, contexts.vocab_size)
-    rows = {shard: read_rows(activations / "rows" / f"{shard}.h5") for shard in shards}
-    for shard, found in rows.items():
-        if found.tokens_hash != contexts.hash:
-            raise UserError(f"{activations}/rows/{shard}.h5: its rows are not of {tokens}; make the rows again")
+    rows = {shard: _rows_of(activations / "rows" / f"{shard}.h5", contexts, tokens) for shard in shards}
     metadata = _metadata(settings, dictionary, crosscoder.sites, sum(len(r.context) for r in rows.values()), study)
     with atomic(out / "features.parquet") as features, atomic(out / "samples.parquet") as samples:
         stored = SparseActivations(crosscoder.latents, out)
         activity = read_activity(crosscoder, activations, rows, settings.samples, stored)
-        firings, rank = activity.top.strongest()
         table = feature_table(crosscoder, activity, settings.emergence_threshold)
         pq.write_table(table.replace_schema_metadata(metadata), features)
-        with pq.ParquetWriter(samples, SAMPLES_SCHEMA.with_metadata(metadata)) as writer:
-            index = RowIndex(list(rows.values()))
-            for part in sample_tables(firings, rank, contexts, texts, index, stored, settings.window):
-                writer.write_table(part.replace_schema_metadata(metadata))
+        firings, rank = activity.top.strongest()
+        index = RowIndex(list(rows.values()))
+        _write_samples(samples, sample_tables(firings, rank, contexts, texts, index, stored, settings.window), metadata)
     return {"rows": activity.counts.rows, "features": crosscoder.latents, "samples": len(rank)}
 
 
@@ -154,6 +149,20 @@ def feature_table(crosscoder: Crosscoder, activity: Activity, threshold: float) 
         "dead": pa.array((count_L == 0).numpy()),
     }
     return pa.table(columns)
+
+
+def _rows_of(path: Path, contexts: Tokens, tokens: Path) -> Rows:
+    """Read the rows of a shard and refuse those that were chosen from other tokens."""
+    rows = read_rows(path)
+    if rows.tokens_hash != contexts.hash:
+        raise UserError(f"{path}: its rows are not of {tokens}; make the rows again")
+    return rows
+
+
+def _write_samples(path: Path, parts: Iterable[pa.Table], metadata: dict[str, str]) -> None:
+    with pq.ParquetWriter(path, SAMPLES_SCHEMA.with_metadata(metadata)) as writer:
+        for part in parts:
+            writer.write_table(part.replace_schema_metadata(metadata))
 
 
 def _lists(values_LS: NDArray[np.float64]) -> pa.ListArray:

@@ -121,24 +121,35 @@ def sample_tables(
     """
     for first in range(0, len(rank), SAMPLES_AT_ONCE):
         chosen = slice(first, first + SAMPLES_AT_ONCE)
-        part = firings.take(chosen)
-        window = windows(part.position, tokens.length[part.context], reach)
-        context = part.context[window.sample]
-        token = tokens.tokens[context, window.position].astype(np.int32)
-        row = index.find(context, window.position)
-        activation = activations.at(np.maximum(row, 0), part.latent[window.sample])
-        ends = pa.array(window.ends.astype(np.int32))
-        columns = [
-            part.latent,
-            rank[chosen],
-            part.activation,
-            tokens.document[part.context],
-            part.context,
-            part.position,
-            window.start,
-            pa.ListArray.from_arrays(ends, pa.array(token)),
-            pa.ListArray.from_arrays(ends, texts.take(pa.array(token))),
-            pa.ListArray.from_arrays(ends, pa.array(activation, mask=row < 0)),
-        ]
-        arrays = [pa.array(column).cast(field.type) for column, field in zip(columns, SAMPLES_SCHEMA, strict=True)]
-        yield pa.table(arrays, schema=SAMPLES_SCHEMA)
+        yield _sample_table(firings.take(chosen), rank[chosen], tokens, texts, index, activations, reach)
+
+
+def _sample_table(
+    firings: Firings,
+    rank: NDArray[np.int64],
+    tokens: Tokens,
+    texts: pa.Array,
+    index: RowIndex,
+    activations: SparseActivations,
+    reach: int,
+) -> pa.Table:
+    window = windows(firings.position, tokens.length[firings.context], reach)
+    context = firings.context[window.sample]
+    token = tokens.tokens[context, window.position].astype(np.int32)
+    row = index.find(context, window.position)
+    activation = activations.at(np.maximum(row, 0), firings.latent[window.sample])
+    ends = pa.array(window.ends.astype(np.int32))
+    columns = [
+        firings.latent,
+        rank,
+        firings.activation,
+        tokens.document[firings.context],
+        firings.context,
+        firings.position,
+        window.start,
+        pa.ListArray.from_arrays(ends, pa.array(token)),
+        pa.ListArray.from_arrays(ends, texts.take(pa.array(token))),
+        pa.ListArray.from_arrays(ends, pa.array(activation, mask=row < 0)),
+    ]
+    arrays = [pa.array(column).cast(field.type) for column, field in zip(columns, SAMPLES_SCHEMA, strict=True)]
+    return pa.table(arrays, schema=SAMPLES_SCHEMA)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from ontogeny.config.models import HubModel, LocalModel
@@ -69,7 +69,9 @@ def _on_hub(settings: HubModel, step: int, where: str) -> Path:
         reason = f"it has no revision {revision!r}: list in checkpoints only the steps that it has"
     except RepositoryNotFoundError:
         reason = "the hub has no such model, or shows it to others only: check name, or `hf auth login`"
-    except (OSError, ValueError) as error:
+    except HFValidationError:
+        reason = "a model id of the hub looks like EleutherAI/pythia-160m"
+    except OSError as error:
         reason = f"the hub cannot be reached, and its cache has not all files ({str(error).splitlines()[0]})"
     else:
         return folder

@@ -1,0 +1,128 @@
+"""Figures of studies of every kind: axes, names, nothing cut off."""
+
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import figure_tables as made_up
+import numpy as np
+import pytest
+from figure_drawing import FIGURES, drawn, lines, visible
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from ontogeny.figures.axes import site_axis, site_names, step_scale
+from ontogeny.figures.style import shades, spread
+from ontogeny.figures.writer import figure_module
+from ontogeny.sites import Site
+
+TWO_MODELS = tuple(Site(model, step, made_up.HOOK) for model in ("neox", "gpt") for step in made_up.STEPS)
+VARIANTS: dict[str, tuple[str, Callable[[Path], list[Path]], dict[str, Any]]] = {
+    "sizes and seeds": (
+        "pareto",
+        lambda at: [*made_up.sizes_and_seeds(at), made_up.reconstruction_and_nll(at, made_up.LAST, "sae")[0]],
+        {},
+    ),
+    "one run": ("pareto", lambda at: made_up.reconstruction_and_nll(at, made_up.SITES)[:1], {}),
+    "one site, one run": ("pareto", lambda at: made_up.reconstruction_and_nll(at, made_up.LAST, "sae")[:1], {}),
+    "error of sizes and seeds": ("reconstruction", made_up.sizes_and_seeds, {"width": 88}),
+    "one site": ("reconstruction", lambda at: made_up.reconstruction_and_nll(at, made_up.LAST, "sae"), {}),
+    "layers": ("reconstruction", lambda at: made_up.reconstruction_and_nll(at, made_up.LAYERS), {}),
+    "models": ("reconstruction", lambda at: made_up.reconstruction_and_nll(at, TWO_MODELS), {}),
+    "norms over layers": ("decoder_norms", lambda at: made_up.features_of(at, sites=made_up.LAYERS), {}),
+    "one class": ("decoder_norms", lambda at: made_up.features_of(at, initial=0), {"features": 1000}),
+    "few features of a class": ("decoder_norms", lambda at: made_up.features_of(at, initial=0.01), {}),
+    "two models": ("language_model", lambda at: [made_up.training(at), made_up.training(at, "gpt_large")], {}),
+    **{name: (name, lambda at, name=name: made_up.default_tables(at)[name], {}) for name in FIGURES},  # type: ignore[misc]
+}
+"""Studies unlike the default one, and that one: figure, tables, settings."""
+
+
+@pytest.mark.parametrize("case", VARIANTS)
+def test_no_word_is_cut_off_or_printed_over_another(case: str, tmp_path: Path) -> None:
+    name, make, settings = VARIANTS[case]
+    figure, numbers = drawn(name, make(tmp_path), **settings)
+    width, height = figure.get_size_inches() * figure.dpi
+    boxes = [(text.get_text(), text.get_window_extent()) for text in visible(figure)]
+    assert len(boxes) > 5
+    for text, box in boxes:
+        assert box.x0 >= 0, text
+        assert box.y0 >= 0, text
+        assert box.x1 <= width, text
+        assert box.y1 <= height, text
+    for (text, box), (other, other_box) in combinations(boxes, 2):
+        assert min(box.x1, other_box.x1) - max(box.x0, other_box.x0) < 1 or (
+            min(box.y1, other_box.y1) - max(box.y0, other_box.y0) < 2
+        ), (text, other)
+    assert "nan" not in figure_module(name).caption(numbers).finding
+
+
+def test_step_0_has_a_slot_of_its_own() -> None:
+    scale = step_scale([0, 1, 10, 1000])
+    at = scale.positions([0, 1, 10, 1000])
+    np.testing.assert_allclose(at[1:], [0, 1, 3])
+    assert -1 < at[0] < -0.3
+    axis = Figure().add_subplot()
+    scale.mark(axis)
+    names = dict(zip(axis.get_xticks(), (label.get_text() for label in axis.get_xticklabels()), strict=True))
+    assert names == {at[0]: "0", 0: "1", 1: "10", 2: "100", 3: "1k"}
+    low, high = axis.get_xlim()
+    assert low < at[0]
+    assert high > 3
+    assert len(axis.lines) == 2, "a break between 0 and 1"
+
+
+@pytest.mark.parametrize(
+    ("steps", "names"),
+    [
+        ([0], ["0", "1"]),
+        ([512], ["512"]),
+        ([2000, 3000, 5000], ["2k", "5k"]),
+        ([1000, 143000], ["1k", "10k", "100k"]),
+        ([300, 400], ["300", "400"]),
+        ([20, 300], ["20", "50", "100", "200"]),
+    ],
+)
+def test_steps_have_ticks_wherever_they_are(steps: list[int], names: list[str]) -> None:
+    axis = Figure().add_subplot()
+    step_scale(steps).mark(axis)
+    assert [label.get_text() for label in axis.get_xticklabels()] == names
+
+
+def test_sites_that_are_no_checkpoints_bear_their_names() -> None:
+    assert site_axis(made_up.LAYERS).scale is None
+    assert site_names(made_up.LAYERS)[-1] == "block 11"
+    two = (Site("a", 5, "blocks.0.hook_resid_post"), Site("b", 5, "blocks.0.attn.hook_z"))
+    assert site_names(two) == ["a block 0 resid_post", "b block 0 attn.hook_z"]
+    assert site_names(made_up.SITES)[-1] == "step 1,000"
+
+
+def test_layers_are_in_order(tmp_path: Path) -> None:
+    figure, _ = drawn("reconstruction", made_up.reconstruction_and_nll(tmp_path, made_up.LAYERS))
+    curve = lines(figure.axes[0])[0][:, 1]
+    assert len(curve) == 12
+    assert (np.diff(curve) > 0).all(), "the made-up error rises from block 0 to block 11"
+
+
+def test_lines_do_not_lead_from_one_model_to_another(tmp_path: Path) -> None:
+    figure, _ = drawn("reconstruction", made_up.reconstruction_and_nll(tmp_path, TWO_MODELS))
+    assert [len(line) for line in lines(figure.axes[0])] == [12, 12]
+
+
+def test_names_are_spread_as_little_as_possible() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(100):
+        centres, heights = random.uniform(0, 50, 6), random.uniform(1, 12, 6)
+        places = spread(centres, heights, 0, 100)
+        order = np.argsort(centres)
+        gaps = np.diff(places[order]) - (heights[order][1:] + heights[order][:-1]) / 2
+        assert gaps.min() > -1e-9
+        assert (places - heights / 2).min() > -1e-9
+        assert (places + heights / 2).max() < 100 + 1e-9
+    np.testing.assert_allclose(spread(np.array([5.0, 90, 7]), np.array([4.0, 4, 4]), 0, 100), [4, 90, 8])
+
+
+def test_shades_can_be_told_apart_in_grey() -> None:
+    grey = [np.dot(to_rgb(shade), (0.299, 0.587, 0.114)) for shade in shades("#0072B2", 5)]
+    assert (np.diff(grey) < -0.05).all()

@@ -1,0 +1,162 @@
+"""What is drawn is what was measured."""
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import figure_tables as made_up
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from figure_drawing import drawn, lines, words
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """Tables of the default study, by figure."""
+    return made_up.default_tables(tmp_path_factory.mktemp("results"))
+
+
+def test_pareto_compares_at_the_saes_own_site(tables: dict[str, list[Path]]) -> None:
+    figure, numbers = drawn("pareto", tables["pareto"])
+    metrics = pd.concat(map(pd.read_csv, tables["pareto"]))
+    metrics = metrics[metrics["metric"] == "explained_variance"]
+    own = numbers[(numbers["dictionary"] == "crosscoder") & (numbers["step"] == 1000)]
+    expected = metrics[(metrics["dictionary"] == "crosscoder") & (metrics["step"] == 1000)].sort_values("sparsity")
+    assert own["explained_variance"].tolist() == expected["value"].tolist()
+    pooled = numbers[(numbers["dictionary"] == "crosscoder") & numbers["step"].isna()]
+    expected = metrics[(metrics["dictionary"] == "crosscoder") & metrics["model"].isna()].sort_values("sparsity")
+    assert pooled["explained_variance"].tolist() == expected["value"].tolist()
+
+    axis = figure.axes[0]
+    in_table = numbers[["l0", "explained_variance"]].to_numpy().reshape(3, 3, 2)
+    np.testing.assert_array_equal(lines(axis), in_table)
+    filled = [line.get_markerfacecolor() != "white" for line in axis.lines if line.get_marker() in ("o", "s")]
+    assert filled == [True, False, True]
+    assert words(axis) == ["crosscoder\nall 12 sites", "crosscoder\nat step 1,000", "SAE\nat step 1,000"]
+
+
+def test_pareto_over_seeds(tmp_path: Path) -> None:
+    runs = [made_up.identity("crosscoder", 32, seed) for seed in range(3)]
+    shifts = (-0.02, 0.0, 0.01)
+    files = [made_up.reconstruction(tmp_path, run, shift=shift) for run, shift in zip(runs, shifts, strict=True)]
+    figure, numbers = drawn("pareto", files)
+    row = numbers.iloc[0]
+    values = [
+        float(table.loc[(table["metric"] == "explained_variance") & table["model"].isna(), "value"].iloc[0])
+        for table in map(pd.read_csv, files)
+    ]
+    assert row["seeds"] == 3
+    assert row["explained_variance"] == pytest.approx(np.mean(values))
+    assert (row["explained_variance_low"], row["explained_variance_high"]) == (min(values), max(values))
+    bar = figure.axes[0].collections[1].get_segments()[0]
+    np.testing.assert_allclose(sorted(bar[:, 1]), [min(values), max(values)])
+
+
+def test_reconstruction_draws_the_table(tables: dict[str, list[Path]]) -> None:
+    figure, numbers = drawn("reconstruction", tables["reconstruction"])
+    fvu, loss, recovered = figure.axes
+    metrics = pd.concat(map(pd.read_csv, tables["reconstruction"]))
+    at_step = metrics[(metrics["metric"] == "fvu") & (metrics["step"] == 64) & (metrics["sparsity"] == 32)]
+    chosen = (numbers["panel"] == "fvu") & (numbers["step"] == 64) & (numbers["sparsity"] == 32)
+    assert numbers.loc[chosen, "value"].tolist() == at_step["value"].tolist()
+    in_table = numbers.loc[numbers["panel"] == "fvu", "value"].to_numpy().reshape(3, 12)
+    on_paper = np.array([y for line in lines(fvu) for y in line[:, 1]]).reshape(3, 12)
+    np.testing.assert_array_equal(on_paper, in_table)
+    assert words(fvu)[:3] == ["L0 15.8", "L0 31.5", "L0 63"]
+    assert {"clean", "reconstructed", "mean\nablation", "zero\nablation"} <= set(words(loss))
+    assert (
+        np.nanmax(np.concatenate(lines(recovered))[:, 1]) == numbers.loc[numbers["panel"] == "recovered", "value"].max()
+    )
+
+
+def test_recovered_share_is_not_drawn_where_an_ablation_costs_nothing(tables: dict[str, list[Path]]) -> None:
+    figure, numbers = drawn("reconstruction", tables["reconstruction"], smallest_cost=0.05)
+    loss = numbers[numbers["panel"] == "loss"].set_index(["series", "sparsity", "step"])["value"]
+    shown = numbers[numbers["panel"] == "recovered"]
+    for series in ("mean ablation", "zero ablation"):
+        cost = loss[series] - loss["clean"]
+        steps = shown.loc[shown["series"] == series, ["sparsity", "step"]].itertuples(index=False, name=None)
+        assert set(steps) == set(cost.index[cost >= 0.05])
+    assert 0 not in set(shown["step"])
+    assert any("ablation costs" in text for text in words(figure.axes[2]))
+
+
+def test_recovered_share_far_below_zero_is_marked_at_the_edge(tmp_path: Path) -> None:
+    run = made_up.identity("crosscoder", 32)
+    losses = made_up.nll(tmp_path, run)
+    table = pd.read_csv(losses)
+    table.loc[(table["metric"] == "recovered_mean") & (table["step"] == 64), "value"] = -5.0
+    table.to_csv(losses, index=False)
+    figure, numbers = drawn("reconstruction", [made_up.reconstruction(tmp_path, run), losses])
+    assert numbers["value"].min() == -5.0
+    axis = figure.axes[2]
+    triangles = next(line for line in axis.lines if line.get_marker() == "v")
+    assert triangles.get_ydata() == [axis.get_ylim()[0]]
+    assert np.nanmin(np.concatenate(lines(axis))[:, 1]) == axis.get_ylim()[0]
+
+
+def test_decoder_norms_draws_the_table(tables: dict[str, list[Path]]) -> None:
+    figure, numbers = drawn("decoder_norms", tables["decoder_norms"])
+    table = pq.read_table(tables["decoder_norms"][0]).to_pandas().set_index("feature")
+    norms = numbers[numbers["panel"] == "norms"]
+    order = norms.drop_duplicates("feature")["feature"].tolist()
+    assert len(order) == 200
+    assert not table.loc[order, "dead"].any()
+    assert table.loc[order, "emergence_site"].is_monotonic_increasing
+    expected = np.stack(table.loc[order, "normalised_norm"])
+    np.testing.assert_array_equal(norms["normalised_norm"].to_numpy().reshape(200, 12), expected)
+    on_paper = np.concatenate([image.get_array() for image in figure.axes[1].images], axis=1)
+    np.testing.assert_array_equal(on_paper, expected)
+
+    alive = table[~table["dead"]]
+    means = numbers[numbers["panel"] == "mean"]
+    for name, rows in means.groupby("class"):
+        of_class = alive[alive["class"] == name]
+        assert set(rows["features"]) == {len(of_class)}
+        np.testing.assert_allclose(rows["normalised_norm"], np.stack(of_class["normalised_norm"]).mean(axis=0))
+    sides = [text for text in words(figure.axes[1]) if "features" in text]
+    counts = alive["class"].value_counts()
+    assert sides == [f"{name}\nfeatures\n{counts[name]:,} of {len(alive):,}" for name in ("initialisation", "emergent")]
+
+
+def test_initialisation_features_stand_above_emergent_ones(tables: dict[str, list[Path]]) -> None:
+    figure, _ = drawn("decoder_norms", tables["decoder_norms"])
+    rows = np.concatenate([image.get_array() for image in figure.axes[1].images], axis=1)
+    first_emergent = int(np.argmax(rows[:, 0] <= made_up.THRESHOLD))
+    assert first_emergent > 20
+    assert (rows[:first_emergent, 0] > made_up.THRESHOLD).all()
+    assert (rows[first_emergent:, 0] <= made_up.THRESHOLD).all()
+    assert rows[:first_emergent, -1].max() < 0.3
+
+
+def test_sample_is_seeded(tables: dict[str, list[Path]]) -> None:
+    first, again, other = (
+        set(drawn("decoder_norms", tables["decoder_norms"], features=50, seed=seed)[1]["feature"].dropna())
+        for seed in (0, 0, 1)
+    )
+    assert first == again != other
+
+
+def test_language_model_draws_the_table(tables: dict[str, list[Path]]) -> None:
+    figure, numbers = drawn("language_model", tables["language_model"])
+    table = pd.read_csv(tables["language_model"][0])
+    heldout = table.loc[table["split"] == "heldout"].sort_values("step")
+    assert numbers.loc[numbers["split"] == "heldout", "loss"].tolist() == heldout["loss"].tolist()
+    assert numbers.loc[numbers["split"] == "uniform", "loss"].tolist() == [np.log(4096)]
+    axis = figure.axes[0]
+    markers = np.concatenate(lines(axis))
+    assert sorted(markers[:, 1]) == sorted(heldout["loss"])
+    assert set(words(axis)) == {"training", "heldout", "uniform\n(ln V)"}
+    assert any(set(line.get_ydata()) == {np.log(4096)} for line in axis.lines)
+
+
+@pytest.mark.parametrize("added", [[], [{"content": "<s>", "id": 3}], [{"content": "a", "id": 0}]])
+@pytest.mark.parametrize("vocabulary", [{"a": 0, "b": 1, "c": 2}, [["a", 0.0], ["b", -1.0], ["c", -2.0]]])
+def test_vocabulary_counts_every_token_once(added: list[Any], vocabulary: Any, tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps({"model": {"vocab": vocabulary}, "added_tokens": added}))
+    names = {"a", "b", "c"} | {token["content"] for token in added}
+    assert import_module("ontogeny.figures.language_model").vocabulary(file) == len(names)

@@ -1,0 +1,198 @@
+"""What a killed, stopped or damaged run goes on from."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from crosscoder_runs import bytes_of, planted, run_settings, train_small, write_activations
+from ontogeny.config.dictionaries import RunSettings
+from ontogeny.crosscoder.state import SavedState, StateFolder
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "dictionary.py"
+ROWS = 8192
+
+
+def state_of(step: int) -> SavedState:
+    tensors = {"b": torch.arange(4.0) + step, "a": torch.tensor(step), "none": torch.empty(0, dtype=torch.int64)}
+    return SavedState(step, tensors, [{"step": str(step), "loss": "0.5"}])
+
+
+def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path / "state", "f")
+    assert folder.load() is None
+    folder.save(state_of(7))
+    loaded = folder.load()
+    assert loaded is not None
+    assert (loaded.step, loaded.rows) == (7, [{"step": "7", "loss": "0.5"}])
+    for name, tensor in state_of(7).tensors.items():
+        assert torch.equal(loaded.tensors[name], tensor)
+        assert loaded.tensors[name].dtype == tensor.dtype
+
+
+def test_the_last_two_states_are_kept_until_the_run_is_finished(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path / "state", "f")
+    for step in (9, 10, 11):
+        folder.save(state_of(step))
+    assert sorted(file.name for file in folder.folder.iterdir()) == [
+        "state-000000010.safetensors",
+        "state-000000011.safetensors",
+    ]
+    folder.remove()
+    assert not folder.folder.exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
+def test_a_damaged_state_falls_back_to_the_one_before_it_and_says_so(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = StateFolder(tmp_path, "f")
+    folder.save(state_of(10))
+    folder.save(state_of(20))
+    last = tmp_path / "state-000000020.safetensors"
+    whole = last.read_bytes()
+    flipped = whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:]
+    last.write_bytes({"cut": whole[:-5], "flip": flipped, "empty": b""}[damage])
+    loaded = folder.load()
+    assert loaded is not None
+    assert loaded.step == 10
+    assert "state-000000020.safetensors: damaged" in caplog.text
+
+
+def test_a_state_of_other_settings_inputs_or_code_is_dropped_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    StateFolder(tmp_path / "state", "one").save(state_of(10))
+    assert StateFolder(tmp_path / "state", "other").load() is None
+    assert "made by other settings, inputs or code; training starts anew" in caplog.text
+    assert StateFolder(tmp_path / "state", "one").load() is None
+
+
+@pytest.fixture(scope="module")
+def activations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_activations(tmp_path_factory.mktemp("activations"), planted(ROWS).raw_BSD, ROWS // 2)
+
+
+def settings_of(**changes: object) -> RunSettings:
+    """Describe a run long enough to be killed in, with dead latents, thresholds and a state every ten steps."""
+    dead = {"policy": "auxk", "after_rows": 512, "k": 4}
+    return run_settings(ROWS, 2, epochs=8, latents=64, dead=dead, log_every=3, save_every=10, **changes)
+
+
+def started(folder: Path, settings: RunSettings, activations: Path, fingerprint: str = "code") -> subprocess.Popen[str]:
+    options = {
+        "--settings": settings.model_dump_json(),
+        "--activations": activations,
+        "--state": folder / "state",
+        "--out": folder / "run",
+        "--fingerprint": fingerprint,
+    }
+    command = [sys.executable, SCRIPT, *(str(word) for pair in options.items() for word in pair)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_states(folder: Path, process: subprocess.Popen[str], last: int) -> None:
+    """Wait until the state of step `last` or of a later one is there."""
+    for _ in range(12_000):
+        if any(int(file.stem.split("-")[1]) >= last for file in (folder / "state").glob("state-*.safetensors")):
+            return
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    raise AssertionError("no state was saved")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(activations: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    process = started(folder, settings_of(), activations)
+    errors = process.communicate()[1]
+    assert process.returncode == 0, errors
+    assert not (folder / "state").exists()
+    return bytes_of(folder / "run")
+
+
+def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
+    activations: Path, uninterrupted: dict[str, bytes], tmp_path: Path
+) -> None:
+    for last in (10, 60, 200):
+        process = started(tmp_path, settings_of(), activations)
+        wait_for_states(tmp_path, process, last)
+        process.kill()
+        process.communicate()
+        assert not (tmp_path / "run").exists()
+    process = started(tmp_path, settings_of(), activations)
+    errors = process.communicate()[1]
+    assert process.returncode == 0, errors
+    assert "goes on from step 2" in errors
+    assert bytes_of(tmp_path / "run") == uninterrupted
+    assert list(tmp_path.iterdir()) == [tmp_path / "run"]
+
+
+def test_sigterm_saves_the_state_of_the_very_step_and_says_try_again(
+    activations: Path, uninterrupted: dict[str, bytes], tmp_path: Path
+) -> None:
+    process = started(tmp_path, settings_of(save_every=10_000), activations)
+    time.sleep(0.1)
+    while not _is_waiting_for_sigterm(process.pid):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    errors = process.communicate()[1]
+    assert process.returncode == 75, errors
+    assert "stopped on request at step" in errors
+    process = started(tmp_path, settings_of(save_every=10_000), activations)
+    errors = process.communicate()[1]
+    assert process.returncode == 0, errors
+    assert "goes on from step" in errors
+    assert bytes_of(tmp_path / "run") == uninterrupted
+
+
+def _is_waiting_for_sigterm(pid: int) -> bool:
+    """Tell whether a process handles SIGTERM itself."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def test_a_write_that_was_killed_half_way_is_ignored(
+    activations: Path, uninterrupted: dict[str, bytes], tmp_path: Path
+) -> None:
+    process = started(tmp_path, settings_of(), activations)
+    wait_for_states(tmp_path, process, 50)
+    process.kill()
+    process.communicate()
+    last = max((tmp_path / "state").glob("state-*.safetensors"))
+    (tmp_path / "state" / f".{last.stem}.{os.getpid()}.tmp.safetensors").write_bytes(last.read_bytes()[:1000])
+    last.write_bytes(last.read_bytes()[:1000])
+    process = started(tmp_path, settings_of(), activations)
+    errors = process.communicate()[1]
+    assert process.returncode == 0, errors
+    assert bytes_of(tmp_path / "run") == uninterrupted
+
+
+@pytest.mark.parametrize("change", ["settings", "code", "activations"])
+def test_a_change_of_anything_that_counts_starts_anew(
+    change: str, activations: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ontogeny")
+    process = started(tmp_path, settings_of(), activations)
+    wait_for_states(tmp_path, process, 10)
+    process.kill()
+    process.communicate()
+    settings, code = settings_of(), "code"
+    if change == "settings":
+        settings = settings_of(learning_rate=2e-3)
+    elif change == "code":
+        code = "other code"
+    else:
+        activations = write_activations(tmp_path / "activations", planted(ROWS, active=3.0).raw_BSD, ROWS // 2)
+    train_small(tmp_path, settings, activations, code)
+    assert "training starts anew" in caplog.text
+    again = tmp_path / "again"
+    train_small(again, settings, activations, code)
+    assert bytes_of(tmp_path / "run") == bytes_of(again / "run")
