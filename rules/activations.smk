@@ -45,6 +45,6 @@ rule statistics:
     conda:
         "../envs/cpu.yaml"
     params:
-        code=code("statistics.py"),
+        code=code("site_statistics.py"),
     shell:
-        command("statistics.py") + " --log {log} --shards {input} --out {output}"
+        command("site_statistics.py") + " --log {log} --shards {input} --out {output}"

@@ -123,12 +123,12 @@ def features(folder: Path, norms_LS: np.ndarray, dead: float = 0.05, sites: tupl
     return file
 
 
-def training(folder: Path, model: str = "neox") -> Path:
-    """Write `training.csv` of a language model."""
+def training(folder: Path, model: str = "neox", scale: float = 1.0) -> Path:
+    """Write `training.csv` of a language model; `scale` squeezes its losses together."""
     random = np.random.default_rng(3)
 
     def loss(step: float) -> float:
-        return 8.32 - 3.95 / (1 + (90 / max(step, 0.5)) ** 1.6) - 0.1 * (step > 0)
+        return 8.32 - scale * 3.95 / (1 + (90 / max(step, 0.5)) ** 1.6) - 0.1 * scale * (step > 0)
 
     rows = [(step, "train", loss(step) + 0.05 * random.normal(), 2e-3, step * 2048) for step in range(10, 1001, 10)]
     rows += [(step, "heldout", loss(step) + 0.1, 2e-3, step * 2048) for step in STEPS]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from crosscoder_runs import sites_of
 from safetensors.torch import load_file
 from torch import Tensor
 
-from crosscoder_runs import sites_of
 from ontogeny.crosscoder.model import Crosscoder, load_crosscoder, save_crosscoder
 from ontogeny.errors import UserError
 

@@ -33,6 +33,7 @@ VARIANTS: dict[str, tuple[str, Callable[[Path], list[Path]], dict[str, Any]]] = 
     "norms over layers": ("decoder_norms", lambda at: made_up.features_of(at, sites=made_up.LAYERS), {}),
     "one class": ("decoder_norms", lambda at: made_up.features_of(at, initial=0), {"features": 1000}),
     "few features of a class": ("decoder_norms", lambda at: made_up.features_of(at, initial=0.01), {}),
+    "short training": ("language_model", lambda at: [made_up.training(at, scale=0.3)], {}),
     "two models": ("language_model", lambda at: [made_up.training(at), made_up.training(at, "gpt_large")], {}),
     **{name: (name, lambda at, name=name: made_up.default_tables(at)[name], {}) for name in FIGURES},  # type: ignore[misc]
 }

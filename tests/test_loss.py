@@ -4,9 +4,9 @@ from itertools import product
 
 import pytest
 import torch
+from crosscoder_runs import run_settings
 from torch import Tensor
 
-from crosscoder_runs import run_settings
 from ontogeny.config.dictionaries import RunSettings
 from ontogeny.crosscoder.loss import auxk, mean_activity, squared_error, tanh_quad
 from ontogeny.crosscoder.model import Crosscoder

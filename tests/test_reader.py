@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from crosscoder_runs import sites_of, write_activations
 from numpy.typing import NDArray
 
-from crosscoder_runs import sites_of, write_activations
 from ontogeny.activations.reader import BLOCK_ROWS, OPEN_SHARDS, Reader
 from ontogeny.errors import UserError
 from ontogeny.sites import shard_name

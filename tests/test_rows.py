@@ -102,8 +102,8 @@ def token_file(path: Path, bos_id: int = 0) -> Contexts:
     tokens[::3, 5] = bos_id
     tokens[np.arange(32) >= LENGTHS[:, None]] = 0
     contexts = Contexts(tokens, LENGTHS, (np.arange(200) // 7).astype(np.int32))
-    attributes = {"bos_id": bos_id, "vocab_size": 50, "context_length": 32, "split": "train"}
-    write_tokens(path, [contexts], {**attributes, "tokenizer_hash": "f00d", "provenance": "{}"})
+    attributes: dict[str, str | int] = {"bos_id": bos_id, "vocab_size": 50, "context_length": 32}
+    write_tokens(path, [contexts], {**attributes, "split": "train", "tokenizer_hash": "f00d", "provenance": "{}"})
     return contexts
 
 

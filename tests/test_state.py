@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from crosscoder_runs import bytes_of, planted, run_settings, train_small, write_activations
+
 from ontogeny.config.dictionaries import RunSettings
 from ontogeny.crosscoder.state import SavedState, StateFolder
 

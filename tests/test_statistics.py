@@ -107,7 +107,7 @@ def test_a_flipped_byte_is_refused_before_any_number_is_written(tmp_path: Path) 
     flip(paths[1])
     line: list[str | Path] = [
         sys.executable,
-        SCRIPTS / "statistics.py",
+        SCRIPTS / "site_statistics.py",
         "--shards",
         *paths,
         "--out",

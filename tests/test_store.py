@@ -17,9 +17,9 @@ import h5py
 import numpy as np
 import pytest
 
-from ontogeny.activations.hdf5 import checksum
 from ontogeny.activations.store import Floats, encode, open_aligned, open_shard, verify_shard, write_shard
 from ontogeny.errors import UserError
+from ontogeny.hdf5 import checksum
 from ontogeny.sites import Site
 
 SITE = Site("neox", 512, "blocks.2.hook_resid_post")

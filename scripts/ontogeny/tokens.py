@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ontogeny.activations.hdf5 import MEND, open_arrays, write_arrays
 from ontogeny.errors import UserError
 from ontogeny.files import full_disk
+from ontogeny.hdf5 import MEND, open_arrays, write_arrays
 
 DTYPES = {"tokens": ("uint16", "uint32"), "length": ("int32",), "document": ("int32",)}
 """Datasets of the file, with the types that each may have."""

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from transformer_lens.model_bridge import TransformerBridge
 
-from ontogeny.activations.hdf5 import MEND
 from ontogeny.activations.rows import Integers, Rows, read_rows
 from ontogeny.activations.store import Floats, write_shard
 from ontogeny.command import progress
 from ontogeny.config.activations import HarvestSettings
 from ontogeny.errors import UserError
+from ontogeny.hdf5 import MEND
 from ontogeny.language_model.bridge import hooked_activations, load_model
 from ontogeny.provenance import provenance
 from ontogeny.sites import Site

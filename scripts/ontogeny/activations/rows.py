@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ontogeny.activations.hdf5 import open_arrays, write_arrays
 from ontogeny.config.activations import RowsSettings
 from ontogeny.errors import UserError
+from ontogeny.hdf5 import open_arrays, write_arrays
 from ontogeny.provenance import provenance
 from ontogeny.randomness import generator
 from ontogeny.tokens import read_tokens

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ontogeny.activations.hdf5 import MEND
 from ontogeny.activations.store import BLOCK_ROWS, Shard, open_shard
 from ontogeny.command import progress
 from ontogeny.errors import UserError
 from ontogeny.files import write_json
+from ontogeny.hdf5 import MEND
 from ontogeny.provenance import provenance
 
 Doubles = NDArray[np.float64]

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ontogeny.activations.hdf5 import MEND, Arrays, open_arrays, write_arrays
 from ontogeny.errors import UserError
+from ontogeny.hdf5 import MEND, Arrays, open_arrays, write_arrays
 from ontogeny.sites import Site
 
 Floats = NDArray[np.float32]

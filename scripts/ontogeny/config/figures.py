@@ -35,7 +35,7 @@ class ReconstructionFigure(FigureSettings):
     """Millimetres; a column is 88, a page 180."""
     height: Millimetres = 60.0
     """Millimetres."""
-    smallest_cost: NonNegative = 0.01
+    smallest_cost: NonNegative = 0.05
     """Nats per token that an ablation must cost for the recovered share to be drawn; below, that share is noise."""
 
 

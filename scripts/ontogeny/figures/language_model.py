@@ -35,7 +35,7 @@ SPLITS = {"heldout": "heldout", "train": "training"}
 """What the losses are called."""
 UNIFORM = "uniform\n(ln V)"
 COLUMNS = ("step", "split", "loss", "tokens")
-LEFT, BOTTOM, TOP = 10.0, 9.5, 2.5
+LEFT, BOTTOM, TOP = 12.5, 9.5, 2.5
 
 
 def draw(tables: Sequence[Path], settings: FigureSettings, style: FigureStyle) -> tuple[Figure, pd.DataFrame]:
@@ -70,6 +70,7 @@ def draw(tables: Sequence[Path], settings: FigureSettings, style: FigureStyle) -
     ]
     margin = 0.08 * (numbers["loss"].max() - numbers["loss"].min()) + 0.01
     axis.set_ylim(numbers["loss"].min() - margin, numbers["loss"].max() + margin)
+    axis.locator_params(axis="y", nbins=6)
     for loss in numbers.loc[numbers["split"] == "uniform", "loss"]:
         axis.axhline(loss, color=LIGHT, linewidth=THIN, zorder=0)
         ends.append(End(axis.get_xlim()[1], loss, UNIFORM, GREY))

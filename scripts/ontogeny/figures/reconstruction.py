@@ -39,7 +39,7 @@ DESCRIPTION = (
     "(b) Next-token loss of the model as it is (clean), with the dictionary's reconstruction in place of its "
     "activations, and with their mean or zero instead. "
     "(c) Share of the ablated loss that the reconstruction recovers: 1 is the clean model, 0 the ablation. "
-    "It is not drawn where an ablation costs too little to tell (grey). "
+    "It is not drawn where an ablation costs too little to tell (grey); triangles at an edge stand for values beyond. "
     "One shade per sparsity, darker for more active features; over seeds, lines are means and bands reach from the "
     "lowest to the highest. Training steps are on a log axis with step 0 in a slot of its own."
 )
@@ -57,8 +57,8 @@ METRICS = {
 
 PANELS = ("fvu", "loss", "recovered")
 LEFT, TOP, GUTTER = 12.0, 5.5, 11.0
-LOWEST = -0.1
-"""Recovered shares below are drawn here, as triangles."""
+LOWEST, HIGHEST = -0.1, 1.25
+"""Recovered shares beyond are drawn here, as triangles."""
 FLOORS = (0.8, 0.5, 0.0, LOWEST)
 """Where the axis of recovered shares may begin."""
 COLUMNS = ["panel", "series", *RUN, "l0", *SITE, "seeds", "value", "low", "high", "tokens"]
@@ -223,13 +223,16 @@ def _draw_recovered(axis: Axes, sites: SiteAxis, rows: pd.DataFrame, looks: Look
     for name, look in (("zero ablation", thin), ("mean ablation", {})):
         part = rows[rows["series"] == name]
         if len(part):
-            drawn = _lines(axis, sites, part.assign(value=part["value"].clip(lower=LOWEST)), looks, look)
+            drawn = _lines(axis, sites, part.assign(value=part["value"].clip(LOWEST, HIGHEST)), looks, look)
             ends.append(drawn[-1]._replace(text=f"vs {name}".replace(" ablation", "\nablation")))
-    off = rows[rows["value"] < LOWEST]
-    axis.plot(_at(sites, off), [LOWEST] * len(off), "v", color=GREY, clip_on=False)
+    for edge, beyond, marker in (
+        (LOWEST, rows["value"] < LOWEST, "v"),
+        (HIGHEST, rows["value"] > HIGHEST, "^"),
+    ):
+        axis.plot(_at(sites, rows[beyond]), [edge] * beyond.sum(), marker, color=GREY, clip_on=False)
     axis.axhline(1, color=LIGHT, linewidth=THIN, zorder=0)
     floor = next((floor for floor in FLOORS if floor < rows["value"].min()), LOWEST)
-    axis.set_ylim(floor, max(1 + 0.05 * (1 - floor), 1.02 * rows["high"].max()))
+    axis.set_ylim(floor, max(1 + 0.05 * (1 - floor), min(rows["value"].max(), HIGHEST)))
     axis.set_ylabel("Loss recovered (share)")
     label_ends(axis, ends)
 
