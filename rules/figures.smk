@@ -65,6 +65,7 @@ rule decoder_norms:
 rule language_model_figure:
     input:
         [f"<results>/models/{model}/training.csv" for model in TRAINED],
+        rules.tokenizer.output,
     output:
         figure("language_model", "Language model"),
     log:

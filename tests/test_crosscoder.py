@@ -46,9 +46,7 @@ def raw_rows(sites: int = 3) -> Tensor:
 
 
 @pytest.mark.parametrize(("nonlinearity", "gate", "k"), KINDS)
-def test_encode_and_decode_are_the_plain_expressions_of_the_design(
-    nonlinearity: str, gate: str, k: int | None
-) -> None:
+def test_encode_and_decode_are_the_plain_expressions_of_the_design(nonlinearity: str, gate: str, k: int | None) -> None:
     crosscoder, raw_BSD = crosscoder_of(nonlinearity, gate, k).double(), raw_rows().double()
     x_BSD = crosscoder.scales[:, None] * (raw_BSD - crosscoder.centers)
     h_BL = sum(x_BSD[:, s] @ crosscoder.W_enc[s] for s in range(3)) + crosscoder.b_enc

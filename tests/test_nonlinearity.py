@@ -139,7 +139,9 @@ def test_bfloat16_products_keep_types_and_three_digits() -> None:
     for one, other in zip((exact, low), (low, exact), strict=True):
         assert (one - other).norm() < 0.01 * exact.norm()
     for exact_gradient, gradient in zip(
-        torch.autograd.grad((exact * weight).sum(), (a, b)), torch.autograd.grad((low * weight).sum(), (a, b)), strict=True
+        torch.autograd.grad((exact * weight).sum(), (a, b)),
+        torch.autograd.grad((low * weight).sum(), (a, b)),
+        strict=True,
     ):
         assert gradient.dtype == torch.float32
         assert (gradient - exact_gradient).norm() < 0.01 * exact_gradient.norm()

@@ -94,7 +94,9 @@ def test_more_shards_than_are_open_at_a_time(tmp_path: Path) -> None:
 
 def test_steps_beyond_the_epochs_are_refused_instead_of_repeating_rows(activations: Path) -> None:
     reader = reader_of(activations, epochs=2)
-    with pytest.raises(UserError, match=r"there is no step 38 in 2 x 2500 rows, which are 38 steps of 128; raise .*epochs"):
+    with pytest.raises(
+        UserError, match=r"there is no step 38 in 2 x 2500 rows, which are 38 steps of 128; raise .*epochs"
+    ):
         reader.read(38)
 
 

@@ -46,7 +46,9 @@ def _text(problem: ErrorDetails) -> str:
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
     found = json.dumps(problem["input"])
-    expected = problem["msg"].replace("a valid array", "a list").replace("a valid integer", "a whole number").replace("a valid ", "a ")
+    expected = problem["msg"]
+    for pydantics, ours in (("valid array", "list"), ("valid integer", "whole number"), ("a valid ", "a ")):
+        expected = expected.replace(pydantics, ours)
     return f"{expected[0].lower()}{expected[1:]}, not {found if len(found) < 80 else found[:77] + '...'}"
 
 

@@ -80,6 +80,7 @@ def train_language_model(settings: TrainedModel, seed: int, files: TrainingFiles
     recipe = settings.training
     train, heldout = _read(files.train), _read(files.heldout)
     model = new_model(settings.architecture, train.vocab_size, train.tokens.shape[1], train.bos_id, seed)
+    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     optimiser = new_optimiser(model, recipe)
     order = batches(np.flatnonzero(train.length > 1), recipe.batch_size, seed)
     measured = spaced(heldout, recipe.heldout_tokens)
