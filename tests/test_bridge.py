@@ -46,7 +46,7 @@ def model(checkpoint: Path) -> TransformerBridge:
 
 
 @pytest.fixture(scope="module")
-def tokens_BT() -> Tensor:  # noqa: N802
+def tokens_BT() -> Tensor:
     return torch.randint(0, VOCABULARY, (5, 11), generator=torch.Generator().manual_seed(1))
 
 

@@ -120,8 +120,10 @@ def test_sweep_has_a_run_for_every_combination() -> None:
 
 
 def test_last_shard_is_shorter() -> None:
-    study = load_study(changed("activations", "train_rows", value=65536 * 2 + 100))
-    assert study.shards("train") == {"train-00000": 65536, "train-00001": 65536, "train-00002": 100}
+    config = changed("activations", "train_rows", value=1000 * 2 + 100)
+    config["activations"]["rows_per_shard"] = 1000
+    shards = load_study(config).shards("train")
+    assert shards == {"train-00000": 1000, "train-00001": 1000, "train-00002": 100}
 
 
 def test_two_models_several_hooks_and_streaming_can_be_said() -> None:

@@ -102,7 +102,7 @@ class Site:
         self.gate = Gate(self.log_threshold_L.detach().exp(), self.log_threshold_L, 1.5)
         self.norms_LS = self.W_dec_LSD.norm(dim=-1)
 
-    def code_BSL(self) -> Tensor:  # noqa: N802
+    def code_BSL(self) -> Tensor:
         return torch.stack([jumprelu(self.h_BL, norms_L, self.gate) for norms_L in self.norms_LS.T], dim=1)
 
     def gradients(self, output: Tensor) -> list[Tensor]:
