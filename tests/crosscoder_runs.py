@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ontogeny.activations.statistics import write_statistics
@@ -12,6 +13,8 @@ from ontogeny.config.dictionaries import RunSettings
 from ontogeny.crosscoder.model import Crosscoder, load_crosscoder
 from ontogeny.crosscoder.trainer import train
 from ontogeny.sites import Site, shard_name
+
+torch.set_num_threads(1)  # on matrices as small as these, threads wait for each other most of the time
 
 HOOK = "blocks.2.hook_resid_post"
 

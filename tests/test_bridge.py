@@ -204,6 +204,14 @@ def test_hooks_that_cannot_be_used_are_one_line(
         assert attached(model) == before
 
 
+@pytest.mark.parametrize("hook", ["blocks.1.attn.hook_pattern", "blocks.1.attn.hook_attn_scores"])
+def test_attention_maps_are_no_vectors_even_with_as_many_positions_as_heads(
+    model: TransformerBridge, tokens_BT: Tensor, hook: str
+) -> None:
+    with pytest.raises(UserError, match=r"carries \(5, 2, 2, 2\), not one vector"):
+        hooked_activations(model, tokens_BT[:, :2], [hook])
+
+
 def test_a_failing_patch_leaves_no_hook_behind(model: TransformerBridge, tokens_BT: Tensor) -> None:
     before, clean = attached(model), token_losses(model, tokens_BT)
     with pytest.raises(ZeroDivisionError):

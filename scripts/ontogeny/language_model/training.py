@@ -77,10 +77,10 @@ def train_language_model(settings: TrainedModel, seed: int, files: TrainingFiles
     Raises:
         UserError: tokens that no model can be trained on, a loss that is not finite, or a full disk.
     """
-    recipe = settings.training
-    train, heldout = _read(files.train), _read(files.heldout)
+    recipe, train, heldout = settings.training, _read(files.train), _read(files.heldout)
     model = new_model(settings.architecture, train.vocab_size, train.tokens.shape[1], train.bos_id, seed)
-    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if torch.cuda.is_available():
+        model.cuda()
     optimiser = new_optimiser(model, recipe)
     order = batches(np.flatnonzero(train.length > 1), recipe.batch_size, seed)
     measured = spaced(heldout, recipe.heldout_tokens)
@@ -95,7 +95,7 @@ def train_language_model(settings: TrainedModel, seed: int, files: TrainingFiles
         if since and (step % recipe.log_every == 0 or step == recipe.steps):
             loss = sum(loss * tokens for loss, tokens in since) / sum(tokens for _, tokens in since)
             history.append(Row(step, "train", loss, rate, trained))
-            since.clear()
+            since = []
         if step in settings.checkpoints:
             loss = mean_loss(model, heldout, measured)
             _check_finite(loss, step, rate, files.model)
