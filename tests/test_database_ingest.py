@@ -1,17 +1,15 @@
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from database_commands import SCRIPTS, server_runs, wait_until
+from database_commands import SCRIPTS, server_pid, server_runs, wait_until
 from database_files import RunFiles, write_metrics, write_run
 from pymongo.database import Database
 
@@ -185,6 +183,17 @@ def kill_midway(database: Database[Any], process: subprocess.Popen[str], end: in
     assert begun < database[FEATURES].estimated_document_count() < end
 
 
+def test_an_ingested_run_survives_a_killed_server(root: Path) -> None:
+    with connect(EMBEDDED, root / "server"):
+        finish(start(root, write_run(root, BIG.run, latents=700, samples=3)))
+        os.kill(server_pid(root / "server"), signal.SIGKILL)
+    with connect(EMBEDDED, root / "server") as database:
+        run = visible_run(database, BIG)
+        assert len(features(database, run)) == 700
+        assert database[SAMPLES].count_documents({"content": run.content}) == 700
+        assert json.loads((root / "out.json").read_text())["hash"] == run.hash
+
+
 def test_two_ingests_at_once_both_succeed(root: Path) -> None:
     runs = [write_run(root, f"latents600-k{k}-seed0", latents=600, samples=3, seed=k) for k in (4, 8)]
     processes = [start(root, files, f"{number}.json") for number, files in enumerate(runs)]
@@ -219,130 +228,6 @@ def test_two_studies_share_a_database(root: Path) -> None:
         assert visible_runs(database) == [NAME._replace(study="moons"), NAME]
         assert visible_run(database, NAME._replace(study="moons")).provenance["commit"] == "c"
         assert database[FEATURES].estimated_document_count() == 128
-
-
-def refusal(root: Path, files: RunFiles) -> str:
-    """What the user is told; nothing may be written before all files were read."""
-    with pytest.raises(UserError) as raised:
-        ingest(root, files)
-    said = str(raised.value)
-    assert "\n" not in said
-    assert not (root / "server").exists()
-    assert not (root / "out.json").exists()
-    return said
-
-
-@pytest.mark.parametrize(
-    ("kind", "file", "expected"),
-    [
-        ("metrics", "reconstruction.csv", "no such file; expected the run's metrics"),
-        ("metrics", "nll-neox.csv", "no such file; expected the run's metrics"),
-        ("features", "features.parquet", "no such file; expected a table that features.py wrote"),
-        ("features", "samples.parquet", "no such file; expected a table that features.py wrote"),
-        ("dictionary", "config.json", "no such file; expected the folder of a trained run"),
-    ],
-)
-def test_a_missing_file_is_one_line(root: Path, kind: str, file: str, expected: str) -> None:
-    files = write_run(root)
-    path = getattr(files, kind) / file
-    path.unlink()
-    assert refusal(root, files).startswith(f"{path}: {expected}")
-
-
-@pytest.mark.parametrize("file", ["features.parquet", "samples.parquet"])
-@pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
-def test_a_table_cut_short_is_one_line(root: Path, file: str, keep: float) -> None:
-    files = write_run(root)
-    path = files.features / file
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
-    assert refusal(root, files).startswith(f"{path}: it is damaged (")
-
-
-@pytest.mark.parametrize("file", ["features.parquet", "samples.parquet"])
-def test_tables_of_another_run_are_refused(root: Path, file: str) -> None:
-    files = write_run(root)
-    other = write_run(root, "latents64-k8-seed0")
-    shutil.copy(other.features / file, files.features / file)
-    assert refusal(root, files).startswith(f"{files.features / file}: it is of run latents64-k8-seed0, and ")
-
-
-def test_metrics_of_another_run_are_refused(root: Path) -> None:
-    files = write_run(root)
-    write_metrics(files.metrics, RunIdentity("crosscoder", "latents64-k8-seed0", 64, 8.0, 0))
-    path = files.metrics / "reconstruction.csv"
-    assert refusal(root, files) == (
-        f"{path}: line 2 is of run latents64-k8-seed0; expected latents64-k4-seed0; make the table again"
-    )
-
-
-def test_a_damaged_number_is_one_line(root: Path) -> None:
-    files = write_run(root)
-    path = files.metrics / "reconstruction.csv"
-    path.write_text(path.read_text().replace(",0.125,", ",0.1x,", 1))
-    assert refusal(root, files).startswith(f"{path}: line 3: could not convert string to float: '0.1x'")
-
-
-def test_metrics_of_a_site_that_the_run_has_not_are_refused(root: Path) -> None:
-    files = write_run(root)
-    path = files.metrics / "nll-neox.csv"
-    path.write_text(path.read_text().replace(",64,blocks", ",65,blocks", 1))
-    assert "no site of the run; make the table again" in refusal(root, files)
-
-
-def edit(file: Path, change: Callable[[pa.Table], pa.Table]) -> None:
-    """Change a table and keep what it says of itself."""
-    table = pq.read_table(file)
-    pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), file)
-
-
-def test_a_table_that_lacks_a_feature_is_refused(root: Path) -> None:
-    files = write_run(root)
-    edit(files.features / "features.parquet", lambda table: table.slice(0, 63))
-    assert refusal(root, files) == f"{files.features}/features.parquet: 63 features; expected 64; make the table again"
-
-
-def test_features_out_of_order_are_refused(root: Path) -> None:
-    files = write_run(root)
-    edit(files.features / "features.parquet", lambda table: table.slice(1))
-    assert "row 0 holds feature 1; expected features 0 to 63 in order" in refusal(root, files)
-
-
-def test_samples_of_features_that_are_not_there_are_refused(root: Path) -> None:
-    files = write_run(root, latents=80)
-    small = write_run(root, latents=64)
-    write_run(root / "other", latents=80)
-    shutil.copy(root / "other/features/crosscoder/latents64-k4-seed0/samples.parquet", small.features)
-    assert (
-        refusal(root, files)
-        == f"{files.features}/samples.parquet: feature 64 is not in its place; make the table again"
-    )
-
-
-def test_a_missing_column_is_one_line(root: Path) -> None:
-    files = write_run(root)
-    edit(files.features / "samples.parquet", lambda table: table.drop_columns(["texts"]))
-    assert refusal(root, files) == f"{files.features}/samples.parquet: column 'texts' is missing; make the table again"
-
-
-def test_a_value_that_cannot_be_is_one_line(root: Path) -> None:
-    files = write_run(root)
-
-    def rename(table: pa.Table) -> pa.Table:
-        classes = table["class"].to_pylist()
-        classes[7] = "emerging"
-        return table.set_column(table.schema.get_field_index("class"), "class", pa.array(classes))
-
-    edit(files.features / "features.parquet", rename)
-    said = refusal(root, files)
-    assert said.startswith(f"{files.features}/features.parquet: feature 7: class: Input should be 'initialisation' or ")
-    assert said.endswith("not 'emerging'; make the table again")
-
-
-def test_samples_beyond_the_largest_document_are_refused(root: Path) -> None:
-    files = write_run(root, latents=2, samples=2, window=150_000)
-    said = refusal(root, files)
-    assert said.startswith(f"{files.features}/samples.parquet: the samples of feature 0 take ")
-    assert said.endswith("MongoDB takes 16; lower evaluation.features.samples or evaluation.features.window")
 
 
 def test_the_command_says_a_mistake_in_one_line(root: Path) -> None:

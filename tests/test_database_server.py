@@ -99,9 +99,11 @@ def test_the_server_outlives_the_thread_that_opened_it(home: Path) -> None:
     assert not server_runs(home)
 
 
-def test_a_killed_server_is_one_line_and_loses_nothing_that_was_written(home: Path) -> None:
+def test_a_killed_server_is_one_line_and_loses_nothing_before_a_durable_write(home: Path) -> None:
     command = Command(home).ready()
-    command.run(INSERT % (0, 2000))
+    command.run(INSERT % (0, 1999))
+    command.run("from ontogeny.database.connect import DURABLE")
+    command.run("database.kept.with_options(write_concern=DURABLE).insert_one({})")
     os.kill(server_pid(home), signal.SIGKILL)
     command.send(INSERT % (2000, 2001))
     said = command.end()

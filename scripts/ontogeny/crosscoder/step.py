@@ -15,8 +15,9 @@ from ontogeny.crosscoder.objective import Objective, Terms
 from ontogeny.crosscoder.optimisation import FusedAdam, project_out, restore_unit_norm
 from ontogeny.crosscoder.schedule import learning_rate_factor, sparsity_factor
 
-THRESHOLD_MEMORY = 0.98
-"""Decay, a step, of the running mean of the least h n that `batchtopk` kept: about the last fifty steps count."""
+THRESHOLD_MEMORY = 0.8
+"""Decay, a step, of the running mean of the least h n that `batchtopk` kept: about the last five steps count. One batch
+alone gives it to a few per cent, and a longer memory lags behind the weights."""
 
 STEPS_BETWEEN_ROLL_CALLS = 8
 """Steps after which the list of dead latents is made anew, the one thing that a step waits for the device for."""

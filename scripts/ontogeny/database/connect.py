@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pymongo import MongoClient
+from pymongo import MongoClient, WriteConcern
 from pymongo.database import Database
 from pymongo.errors import (
     ConfigurationError,
@@ -23,6 +23,13 @@ from ontogeny.errors import UserError
 
 Document: TypeAlias = dict[str, Any]
 """A document as the driver reads and writes it."""
+
+DURABLE = WriteConcern(j=True)
+"""For a write that counts only when it, and all that was written before it, would survive whatever ends the server.
+
+Without it, a server that is killed may lose what it acknowledged in its last moments; with it on every write,
+SecantusDB waits for the disk at each document.
+"""
 
 SELECTION_MS = 5000
 """Milliseconds that a server may take to answer, unless the address says `serverSelectionTimeoutMS`."""

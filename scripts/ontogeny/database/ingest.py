@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import bson
-from pymongo import IndexModel, WriteConcern
+from pymongo import IndexModel
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
@@ -19,7 +19,7 @@ from pymongo.errors import BulkWriteError
 from ontogeny.command import progress
 from ontogeny.config.database import DatabaseSettings
 from ontogeny.database.artefacts import BATCH, Artefacts, find_artefacts, read_documents, read_metrics
-from ontogeny.database.connect import Document, connect, server_name
+from ontogeny.database.connect import DURABLE, Document, connect, server_name
 from ontogeny.database.documents import (
     CONTENTS,
     FEATURES,
@@ -37,8 +37,6 @@ from ontogeny.files import write_json
 from ontogeny.provenance import provenance
 
 DUPLICATE_KEY = 11000
-DURABLE = WriteConcern(j=True)
-"""A write that counts only when it, and all before it, would survive a loss of power."""
 LARGEST_DOCUMENT = 16 * 2**20 - 2**10
 """Bytes that MongoDB takes in one document, less what its `_id` and its content take."""
 TOKENS_AT_ONCE = 200_000
@@ -84,7 +82,12 @@ def write_receipt(
     run = describe(artefacts)
     with connect(settings, home) as database:
         ingest(database, artefacts, run)
-    receipt = {
+    write_json(out, _receipt(settings, artefacts, run))
+    return {"features": run.counts.features, "samples": run.counts.samples}
+
+
+def _receipt(settings: DatabaseSettings, artefacts: Artefacts, run: Run) -> dict[str, object]:
+    return {
         **artefacts.name._asdict(),
         "server": server_name(settings),
         "database": settings.name,
@@ -94,8 +97,6 @@ def write_receipt(
         "hash": run.hash,
         "provenance": artefacts.provenance,
     }
-    write_json(out, receipt)
-    return {"features": run.counts.features, "samples": run.counts.samples}
 
 
 def describe(artefacts: Artefacts) -> Run:

@@ -3,8 +3,8 @@
 A WiredTiger home takes one process, so whoever comes first starts the server and the others join it. Everything rests
 on locks of files in the home, which the kernel drops when a process ends, however it ends:
 
-- `clients.lock` is shared by all who use the server. The server stops when it can have the lock for itself, so it
-  outlives neither a command that was killed nor serves less than the last one.
+- `clients.lock` is shared by all who use the server. The server stops when it can have the lock for itself: not before
+  the last of them has ended, whoever started it, and soon after, however that one ended.
 - `server.lock` is the server's as long as it lives. It inherits the lock from the command that started it, so no two
   start, and a new one waits until the files of the last are closed.
 - `start.lock` belongs to whoever looks for the server or starts it.
@@ -39,9 +39,9 @@ LOG = "server.log"
 SERVER = "server.lock"
 START = "start.lock"
 
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 """How long a server may take to open its files, recovery after a crash included."""
-STOP_SECONDS = 30.0
+STOP_SECONDS = 120.0
 """How long it may take to close them; the next start recovers what was not closed."""
 CLIENT_SECONDS = 0.5
 """How often the server looks whether anybody uses it."""
