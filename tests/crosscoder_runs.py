@@ -1,7 +1,7 @@
 """Planted activations, and small runs over them, for the tests of the crosscoder."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -69,7 +69,7 @@ def write_activations(folder: Path, raw_BSD: NDArray[np.float32], rows_per_shard
     return folder
 
 
-def run_settings(rows: int, shards: int = 1, sites: int = 3, **changes: object) -> RunSettings:
+def run_settings(rows: int, shards: int = 1, sites: int = 3, **changes: Any) -> RunSettings:
     """Describe a small run; `changes` are keys of its settings."""
     plain: dict[str, object] = {
         "dictionary": "crosscoder",

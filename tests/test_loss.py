@@ -1,6 +1,7 @@
 """The loss: what it costs, what it teaches, and that copies of rows change neither."""
 
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -35,24 +36,27 @@ def objective_of(settings: RunSettings, d_model: int = 6) -> Objective:
 
 
 def gradients_of(objective: Objective, x_BSD: Tensor, dead_N: Tensor = NOBODY) -> list[Tensor]:
-    leaves = list(objective.crosscoder.parameters())
+    leaves: list[Tensor] = list(objective.crosscoder.parameters())
     if objective.log_threshold_L is not None:
         leaves.append(objective.log_threshold_L)
     return list(torch.autograd.grad(objective(x_BSD, 0.7, dead_N).loss, leaves, materialize_grads=True))
 
 
-RECIPES = [
+GATES = (
+    ("relu", "shared", None),
+    ("topk", "shared", 3),
+    ("batchtopk", "shared", 3),
+    ("jumprelu", "shared", None),
+    ("jumprelu", "site", None),
+)
+RECIPES: list[dict[str, Any]] = [
     {"nonlinearity": nonlinearity, "gate": gate, "penalty": penalty, "k": k, "sparsity": 1.0}
-    for (nonlinearity, gate, k), penalty in product(
-        (("relu", "shared", None), ("topk", "shared", 3), ("batchtopk", "shared", 3))
-        + (("jumprelu", "shared", None), ("jumprelu", "site", None)),
-        ("none", "l1", "tanh", "tanh_quad"),
-    )
+    for (nonlinearity, gate, k), penalty in product(GATES, ("none", "l1", "tanh", "tanh_quad"))
 ]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: "-".join(map(str, list(recipe.values())[:3])))
-def test_copies_of_the_batch_change_no_gradient(recipe: dict[str, object]) -> None:
+def test_copies_of_the_batch_change_no_gradient(recipe: dict[str, Any]) -> None:
     objective = objective_of(run_settings(1, dead={"policy": "auxk", "k": 2}, **recipe))
     x_BSD, dead_N = random(20, 3, 6, seed=50), torch.tensor([1, 4, 5, 9])
     once, twice = (gradients_of(objective, rows, dead_N) for rows in (x_BSD, torch.cat((x_BSD, x_BSD))))
@@ -95,7 +99,13 @@ def test_l1_price_is_the_code_times_decoder_norms_summed_over_sites() -> None:
 
 
 def test_loss_is_the_sum_of_its_terms_and_of_the_errors_of_the_plain_expression() -> None:
-    recipe = {"nonlinearity": "jumprelu", "gate": "site", "penalty": "tanh_quad", "k": None, "sparsity": 1.0}
+    recipe: dict[str, Any] = {
+        "nonlinearity": "jumprelu",
+        "gate": "site",
+        "penalty": "tanh_quad",
+        "k": None,
+        "sparsity": 1.0,
+    }
     objective = objective_of(run_settings(1, dead={"policy": "auxk", "k": 2, "coefficient": 0.5}, **recipe))
     x_BSD = random(20, 3, 6, seed=50)
     terms = objective(x_BSD, 0.7, torch.tensor([1, 4, 5]))
@@ -120,7 +130,7 @@ def test_auxk_in_closed_form() -> None:
     error_BSD = torch.tensor([[[1.0], [2.0]], [[1.0], [1.0]], [[3.0], [0.0]]], dtype=torch.float64, requires_grad=True)
     loss = auxk(h_BN, W_dec_NSD, torch.ones(2, dtype=torch.float64), error_BSD, k=1)
     assert loss.item() == pytest.approx(((1 + 1) + (0.2**2 + 0.2**2) + 9) / 3)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert h_BN.grad is not None
     assert W_dec_NSD.grad is not None
     expected = [[0.0, 2 * 1.0 * 1.0 / 3], [2 * (0.2 * 0.6 - 0.2 * 0.4) / 3, 0.0], [0.0, 0.0]]

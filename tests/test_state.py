@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -79,10 +80,10 @@ def activations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_activations(tmp_path_factory.mktemp("activations"), planted(ROWS).raw_BSD, ROWS // 2)
 
 
-def settings_of(**changes: object) -> RunSettings:
+def settings_of(**changes: Any) -> RunSettings:
     """Describe a run long enough to be killed in, with dead latents, thresholds and a state every ten steps."""
     dead = {"policy": "auxk", "after_rows": 512, "k": 4}
-    plain: dict[str, object] = {"epochs": 8, "latents": 64, "dead": dead, "log_every": 3, "save_every": 10}
+    plain: dict[str, Any] = {"epochs": 8, "latents": 64, "dead": dead, "log_every": 3, "save_every": 10}
     return run_settings(ROWS, 2, **{**plain, **changes})
 
 
@@ -94,7 +95,7 @@ def started(folder: Path, settings: RunSettings, activations: Path, fingerprint:
         "--out": folder / "run",
         "--fingerprint": fingerprint,
     }
-    command = [sys.executable, SCRIPT, *(str(word) for pair in options.items() for word in pair)]
+    command = [sys.executable, str(SCRIPT), *(str(word) for pair in options.items() for word in pair)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 

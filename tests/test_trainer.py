@@ -3,23 +3,24 @@
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-
 from crosscoder_runs import Planted, bytes_of, planted, run_settings, sites_of, train_small, write_activations
+
 from ontogeny.activations.reader import Reader
 from ontogeny.activations.statistics import read_statistics
 from ontogeny.config.dictionaries import RunSettings
-from ontogeny.crosscoder.initialisation import initialise, searched_norm, unit_decoder
+from ontogeny.crosscoder.initialisation import unit_decoder
 from ontogeny.crosscoder.schedule import learning_rate_factor, sparsity_factor
 from ontogeny.crosscoder.step import STEPS_BETWEEN_ROLL_CALLS, THRESHOLD_MEMORY, Stepper
 from ontogeny.errors import UserError
 
 ROWS, SHARDS = 4096, 2
-JUMPRELU = {"nonlinearity": "jumprelu", "k": None, "penalty": "tanh_quad", "sparsity": 0.1}
+JUMPRELU: dict[str, Any] = {"nonlinearity": "jumprelu", "k": None, "penalty": "tanh_quad", "sparsity": 0.1}
 COLUMNS = ["step", "rows", "loss", "reconstruction", "sparsity", "auxiliary", "fvu", "l0", "dead", "learning_rate"]
 
 
@@ -30,7 +31,7 @@ def activations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_activations(tmp_path_factory.mktemp("activations"), raw_BSD, ROWS // SHARDS)
 
 
-def settings_of(**changes: object) -> RunSettings:
+def settings_of(**changes: Any) -> RunSettings:
     return run_settings(ROWS, SHARDS, **changes)
 
 
@@ -132,9 +133,7 @@ def test_unit_decoder_is_of_norm_one_after_every_step(activations: Path) -> None
 
 
 def test_gradients_are_clipped_to_the_norm_asked_for(activations: Path) -> None:
-    free, clipped, tight = (
-        stepper_of(activations, settings_of(gradient_clip=clip)) for clip in (None, 1e9, 1e-3)
-    )
+    free, clipped, tight = (stepper_of(activations, settings_of(gradient_clip=clip)) for clip in (None, 1e9, 1e-3))
     for stepper, reader in (free, clipped, tight):
         stepper.step(reader.read(0).raw_BSD, logged=False)
     moments = [stepper.optimiser.state[stepper.crosscoder.W_dec]["exp_avg"] for stepper, _ in (free, clipped, tight)]
@@ -155,7 +154,7 @@ def test_tied_sites_start_from_one_draw_and_the_encoder_is_the_decoder_transpose
 
 
 @pytest.mark.parametrize("recipe", [{}, JUMPRELU])
-def test_searched_decoder_norm_is_the_best_on_the_first_batch(recipe: dict[str, object], activations: Path) -> None:
+def test_searched_decoder_norm_is_the_best_on_the_first_batch(recipe: dict[str, Any], activations: Path) -> None:
     stepper, reader = stepper_of(activations, settings_of(decoder_norm="search", **recipe))
     x_BSD = stepper.crosscoder.scaled(reader.read(0).raw_BSD)
 
@@ -304,7 +303,7 @@ def test_every_combination_of_settings_takes_three_steps(nonlinearity: str, acti
         assert stepper.first_faulty == -1
 
 
-CHANGES: dict[str, dict[str, object]] = {
+CHANGES: dict[str, dict[str, Any]] = {
     "nonlinearity": {"nonlinearity": "topk"},
     "latents": {"latents": 33},
     "k": {"k": 3},
@@ -324,7 +323,7 @@ CHANGES: dict[str, dict[str, object]] = {
     "dead.policy": {"dead": {"policy": "auxk", "after_rows": 256}},
     "penalty": {"penalty": "l1", "sparsity": 0.1},
 }
-JUMPRELU_CHANGES: dict[str, dict[str, object]] = {
+JUMPRELU_CHANGES: dict[str, dict[str, Any]] = {
     "gate": {"gate": "site"},
     "penalty": {"penalty": "tanh"},
     "sparsity": {"sparsity": 0.2},
@@ -337,9 +336,11 @@ JUMPRELU_CHANGES: dict[str, dict[str, object]] = {
 }
 
 
-@pytest.mark.parametrize(("plain", "changes"), [({}, CHANGES), (JUMPRELU, JUMPRELU_CHANGES)], ids=["batchtopk", "jumprelu"])
+@pytest.mark.parametrize(
+    ("plain", "changes"), [({}, CHANGES), (JUMPRELU, JUMPRELU_CHANGES)], ids=["batchtopk", "jumprelu"]
+)
 def test_every_setting_changes_the_result(
-    plain: dict[str, object], changes: dict[str, dict[str, object]], activations: Path, tmp_path: Path
+    plain: dict[str, Any], changes: dict[str, dict[str, Any]], activations: Path, tmp_path: Path
 ) -> None:
     found = {}
     for name, change in {"nothing": {}, **changes}.items():

@@ -34,13 +34,12 @@ def train(
 ) -> dict[str, float]:
     """Train one run and write `crosscoder.safetensors`, `config.json` and `training.csv`.
 
-    On a CPU the files depend on the settings, the activations and the code, to the byte, however often the run was
-    killed and started again.
+    On a CPU their bytes depend on the settings, the activations and the code alone, however often the run was killed.
 
     Args:
         settings: the run.
         activations: the study's `activations/`.
-        state: folder of the training state, which belongs to this run alone and is removed when it is finished.
+        state: folder of the training state, for this run alone; removed at the end.
         out: folder of the run, which appears whole or not at all.
         study: the study's `study.json`, or None.
         fingerprint: stands for the code; a state that was saved under another one is not gone on with.
