@@ -57,9 +57,8 @@ SETTINGS["rows"] = {
 def settings(path):
     """Take a part of the study by its path, such as `runs/{dictionary}/{run}`, as JSON for a command."""
     part = lookup(path, within=SETTINGS)
-    if callable(part):
-        return lambda wildcards: json.dumps(part(wildcards))
-    return json.dumps(part)
+    # A function even without wildcards: Snakemake would look for wildcards in the braces of a string.
+    return lambda wildcards: json.dumps(part(wildcards) if callable(part) else part)
 
 
 def command(script):

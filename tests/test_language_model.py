@@ -2,6 +2,8 @@
 
 import json
 import math
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -168,6 +170,19 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_keys(files: TrainingFi
     for name in saved:
         model = AutoModelForCausalLM.from_pretrained(files.model / name, local_files_only=True)
         assert all(weight.isfinite().all() for weight in model.parameters())
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_checkpoint(files: TrainingFiles) -> None:
+    before, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"step0: the disk is full") as error:
+            train_language_model(model_settings(), 0, files)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert "\n" not in str(error.value)
+    assert list(files.model.iterdir()) == []
 
 
 def test_every_context_comes_once_an_epoch_in_an_order_of_its_own() -> None:

@@ -116,9 +116,13 @@ def test_loss_is_the_sum_of_its_terms_and_of_the_errors_of_the_plain_expression(
         f_BSL = torch.where(added_BSL > crosscoder.thresholds(), h_BL[:, None], 0.0)
         x_hat_BSD = torch.einsum("bsl,lsd->bsd", f_BSL, crosscoder.W_dec) + crosscoder.b_dec
         p_L = (4 * f_BSL * crosscoder.W_dec.norm(dim=-1).T).tanh().mean((0, 1))
+        added_BN = h_BL[:, [1, 4, 5]].relu() * crosscoder.W_dec.norm(dim=-1).sum(1)[[1, 4, 5]]
+        kept_BN = added_BN > added_BN.min(dim=1, keepdim=True).values
+        said_BSD = torch.einsum("bn,nsd->bsd", h_BL[:, [1, 4, 5]] * kept_BN, crosscoder.W_dec[[1, 4, 5]])
+        left_BSD = x_BSD - x_hat_BSD
     torch.testing.assert_close(terms.reconstruction, (x_hat_BSD - x_BSD).square().sum((1, 2)).mean())
     torch.testing.assert_close(terms.sparsity, 0.7 * (p_L * (1 + p_L / 0.01)).sum())
-    assert terms.auxiliary > 0
+    torch.testing.assert_close(terms.auxiliary, 0.5 * (said_BSD - left_BSD).square().sum((1, 2)).mean())
     torch.testing.assert_close(terms.loss.detach(), terms.reconstruction + terms.sparsity + terms.auxiliary)
 
 

@@ -15,12 +15,14 @@ from ontogeny.activations.reader import Reader
 from ontogeny.activations.statistics import read_statistics
 from ontogeny.config.dictionaries import RunSettings
 from ontogeny.crosscoder.initialisation import unit_decoder
+from ontogeny.crosscoder.model import load_crosscoder, save_crosscoder
 from ontogeny.crosscoder.schedule import learning_rate_factor, sparsity_factor
 from ontogeny.crosscoder.step import STEPS_BETWEEN_ROLL_CALLS, THRESHOLD_MEMORY, Stepper
 from ontogeny.errors import UserError
 
 ROWS, SHARDS = 4096, 2
 JUMPRELU: dict[str, Any] = {"nonlinearity": "jumprelu", "k": None, "penalty": "tanh_quad", "sparsity": 0.1}
+GATES = [*((kind, "shared") for kind in ("relu", "topk", "batchtopk", "jumprelu")), ("jumprelu", "site")]
 COLUMNS = ["step", "rows", "loss", "reconstruction", "sparsity", "auxiliary", "fvu", "l0", "dead", "learning_rate"]
 
 
@@ -268,7 +270,7 @@ def test_nothing_changes_from_the_faulty_step_on_and_its_site_is_named(activatio
 COMBINATIONS = [
     (nonlinearity, gate, penalty, dead, decoder, initialisation, precision)
     for (nonlinearity, gate), penalty, dead, (decoder, initialisation), precision in itertools.product(
-        (("relu", "shared"), ("topk", "shared"), ("batchtopk", "shared"), ("jumprelu", "shared"), ("jumprelu", "site")),
+        GATES,
         ("none", "l1", "tanh", "tanh_quad"),
         ("none", "auxk"),
         (("free", "tied"), ("unit", "independent")),
@@ -348,6 +350,30 @@ def test_every_setting_changes_the_result(
         found[name] = (tmp_path / name / "run" / "crosscoder.safetensors").read_bytes()
     same = [name for name in changes if found[name] == found["nothing"]]
     assert same == []
+
+
+@pytest.mark.parametrize(("nonlinearity", "gate"), GATES)
+def test_a_saved_run_says_of_raw_rows_what_training_said_of_scaled_ones(
+    nonlinearity: str, gate: str, activations: Path, tmp_path: Path
+) -> None:
+    k = 3 if nonlinearity in ("topk", "batchtopk") else None
+    stepper, reader = stepper_of(activations, settings_of(nonlinearity=nonlinearity, gate=gate, k=k, center=True))
+    for batch in itertools.islice(reader.batches(), 10):
+        stepper.step(batch.raw_BSD, logged=False)
+    raw_BSD = reader.read(11).raw_BSD
+    terms = stepper.objective(stepper.crosscoder.scaled(raw_BSD), 0.0, stepper.dead_N)
+    if terms.least_kept is not None:
+        stepper.crosscoder.thresholds().copy_(terms.least_kept * (1 - 1e-6))
+    save_crosscoder(tmp_path, stepper.crosscoder, {})
+    loaded = load_crosscoder(tmp_path)
+    said_BSD = loaded.scaled(loaded(raw_BSD))
+    torch.testing.assert_close(said_BSD, terms.reconstruction_BSD, rtol=1e-4, atol=1e-4)
+    assert (terms.reconstruction_BSD - stepper.mean_SD).abs().max() > 0.1
+
+
+def test_shards_with_other_rows_than_the_study_claims_are_refused(activations: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="2 shards hold 4096 rows, but the study counts 5000"):
+        train_small(tmp_path, run_settings(5000, SHARDS), activations)
 
 
 def test_config_says_what_was_trained_and_on_how_many_rows(activations: Path, tmp_path: Path) -> None:

@@ -51,24 +51,35 @@ def train(
         UserError: a shard is missing or damaged, or the loss is not finite any more.
         Interrupted: SIGTERM has arrived; the state is saved.
     """
-    reader = Reader(activations, settings.sites, settings.shards, settings.batch_size, settings.epochs, settings.seed)
+    reader = _open(settings, activations)
     statistics = [read_statistics(activations / site.key / "statistics.json") for site in settings.sites]
     stepper = Stepper(settings, reader.steps, reader.d_model, statistics)
     states = StateFolder(state, _fingerprint(settings, reader, statistics, fingerprint))
 
     saved = states.load()
-    if saved:
+    if saved is not None:
         stepper.load_state(saved.step, saved.tensors)
         log.info("goes on from step %d of %d, saved in %s", saved.step, reader.steps, state)
     else:
         stepper.initialise(reader.read(0).raw_BSD)
-    first_step, rows = stepper.steps_done, saved.rows if saved else []
+    first_step, rows = stepper.steps_done, [] if saved is None else saved.rows
 
     if first_step < reader.steps:
         _take_steps(stepper, reader, states, rows)
     _write(out, stepper, rows, study)
     states.remove()
     return {"rows": float((reader.steps - first_step) * settings.batch_size)}
+
+
+def _open(settings: RunSettings, activations: Path) -> Reader:
+    """Open the training rows, and refuse more or fewer than the study counts."""
+    reader = Reader(activations, settings.sites, settings.shards, settings.batch_size, settings.epochs, settings.seed)
+    if reader.rows != settings.rows:
+        raise UserError(
+            f"{activations}: {len(settings.shards)} shards hold {reader.rows} rows, but the study counts "
+            f"{settings.rows}; delete the shards that are out of date and run again"
+        )
+    return reader
 
 
 def _take_steps(stepper: Stepper, reader: Reader, states: StateFolder, rows: Rows) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 import transformers
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 from transformers import GPTNeoXForCausalLM
@@ -190,7 +191,10 @@ def save(model: GPTNeoXForCausalLM, files: TrainingFiles, step: int) -> None:
     """Write a checkpoint, whole or not at all."""
     transformers.utils.logging.disable_progress_bar()
     with new_checkpoint(files.model / f"step{step}", files.tokenizer, files.study) as folder:
-        model.save_pretrained(folder)
+        try:
+            model.save_pretrained(folder)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
         (folder / "model.safetensors").chmod(0o644)
 
 
