@@ -31,7 +31,9 @@ try:
     STUDY = load_study(config, CONFIG_FILE)
     claim(STUDY, CONFIG_FILE)
     if STUDY.activations.mode == "streamed":
-        raise UserError(f"{CONFIG_FILE}: activations.mode: rules read shards; write 'cached' in place of 'streamed'")
+        raise UserError(
+            f"{CONFIG_FILE}: activations.mode: rules read shards; write 'cached' in place of 'streamed'"
+        )
 except UserError as error:
     raise SystemExit(f"error: {error}")
 

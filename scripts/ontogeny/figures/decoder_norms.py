@@ -43,8 +43,8 @@ DESCRIPTION = (
     "Decoder norm of a feature at each site over its maximum over sites. Initialisation features are above tau at the "
     "first site, emergent features rise above it later. (a) Mean over all features of a class, of "
     "those that fire on heldout rows. "
-    "(b) A sample of them, one feature a row, ordered by the site where they emerge and then by the centre of mass of "
-    "their norms. Training steps are on a log axis with step 0 in a slot of its own."
+    "(b) A sample with as many features of each class as there are, one a row, ordered by the site where they emerge "
+    "and then by the centre of mass of their norms. Training steps are on a log axis with step 0 in a slot of its own."
 )
 
 LEFT, RIGHT, TOP = 33.0, 24.0, 5.0
@@ -169,13 +169,14 @@ def values(features: Features, sites: SiteAxis, settings: DecoderNormsFigure) ->
 
 
 def _sample(table: pd.DataFrame, norms_LS: NDArray[np.float64], settings: DecoderNormsFigure) -> pd.DataFrame:
-    """Draw features by chance and order them by where they emerge, then by the centre of mass of their norms.
+    """Draw as many features of each class by chance, and order them by emergence, then by the centre of their norms.
 
     The site of the peak would be a worse second key: the first checkpoints hardly differ, so which of them has the
-    largest norm is noise.
+    largest norm is noise. A class with fewer features than its share leaves the rest to the other.
     """
-    count = min(settings.features, len(table))
-    sample = generator(settings.seed, "sample of features").choice(len(table), count, replace=False)
+    order = generator(settings.seed, "sample of features").permutation(len(table))
+    turn = table["class"].iloc[order].groupby(table["class"].iloc[order]).cumcount().to_numpy()
+    sample = order[np.argsort(turn, kind="stable")][: settings.features]
     centre = norms_LS[sample] @ np.arange(norms_LS.shape[1]) / norms_LS[sample].sum(axis=1)
     return table.iloc[sample].assign(centre=centre).sort_values(["emergence_site", "centre", "feature"])
 
@@ -246,7 +247,7 @@ def _bracket(axis: Axes, numbers: pd.DataFrame) -> None:
             -4 * millimetre, 1 - place, text, color=CLASSES[name], transform=axis.transAxes, ha="right", va="center"
         )
     axis.text(
-        -4 * millimetre, 0, f"sample of {len(rows):,}", color=GREY, transform=axis.transAxes, ha="right", va="bottom",
+        -4 * millimetre, -0.02, f"sample of {len(rows):,}", color=GREY, transform=axis.transAxes, ha="right", va="top",
         fontsize="small",
     )  # fmt: skip
 
