@@ -10,7 +10,7 @@ from ontogeny.plan import Shape, plan_text, study_costs
 
 CONFIG = {
     "corpus": {"source": "package"},
-    "models": {"neox": {"source": "train", "checkpoints": [0, 8], "architecture": {"layers": 2, "d_model": 4, "heads": 1},
+    "models": {"neox": {"source": "train", "checkpoints": [0, 8], "architecture": {"layers": 2, "d_model": 4, "heads": 1, "rotary_fraction": 1.0},
                         "training": {"steps": 10, "batch_size": 2}}},
     "tokens": {"context_length": 8},
     "activations": {"train_rows": 100, "heldout_rows": 20, "rows_per_shard": 50},
