@@ -18,6 +18,14 @@ def errors(done: subprocess.CompletedProcess[str]) -> list[str]:
     return list(dict.fromkeys(line for line in done.stderr.splitlines() if line.startswith("error: ")))
 
 
+def copied(workspace: Workspace, folder: Path) -> Workspace:
+    """Copy a workspace with its results, for tests whose jobs fail: Snakemake removes the outputs of those."""
+    shutil.copytree(workspace.folder, folder, ignore=shutil.ignore_patterns("server"))
+    copy = object.__new__(Workspace)
+    copy.folder = folder
+    return copy
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path, TINY)
@@ -89,9 +97,7 @@ def test_another_study_is_one_file_and_shares_nothing(finished: Workspace) -> No
 
 @pytest.mark.parametrize("damage", ["short", "flipped"])
 def test_damaged_shard_is_named_and_no_number_comes_from_it(finished: Workspace, tmp_path: Path, damage: str) -> None:
-    shutil.copytree(finished.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("server"))
-    copy = object.__new__(Workspace)
-    copy.folder = tmp_path / "copy"
+    copy = copied(finished, tmp_path / "copy")
     shard = copy.folder / "results/activations/neox/step4/blocks.1.hook_resid_post/train-00001.h5"
     content = bytearray(shard.read_bytes())
     if damage == "short":
@@ -106,9 +112,10 @@ def test_damaged_shard_is_named_and_no_number_comes_from_it(finished: Workspace,
     assert "Traceback" not in done.stderr
 
 
-def test_closed_port_is_named_without_the_password(finished: Workspace) -> None:
-    with finished.changed("database", "uri", value="mongodb://me:secret@127.0.0.1:9/"):
-        done = finished.snakemake("--cores", "1", "results/database/")
+def test_closed_port_is_named_without_the_password(finished: Workspace, tmp_path: Path) -> None:
+    copy = copied(finished, tmp_path / "copy")
+    with copy.changed("database", "uri", value="mongodb://me:secret@127.0.0.1:9/"):
+        done = copy.snakemake("--cores", "1", "results/database/")
     assert done.returncode == 1
     assert "127.0.0.1:9" in errors(done)[0]
     assert "secret" not in errors(done)[0]
