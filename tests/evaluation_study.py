@@ -20,6 +20,9 @@ from ontogeny.crosscoder.model import Crosscoder, save_crosscoder
 from ontogeny.sites import Site, shard_name
 from ontogeny.tokens import Contexts, write_tokens
 
+# As commands do: another number of threads changes the last bits.
+torch.set_num_threads(1)
+
 HOOK = "blocks.1.hook_resid_post"
 SITES = (Site("neox", 0, HOOK), Site("neox", 4, HOOK))
 CONTEXT_LENGTH = 12
