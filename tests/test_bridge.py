@@ -17,14 +17,10 @@ from ontogeny.errors import UserError
 from ontogeny.language_model.bridge import hooked_activations, load_model, token_losses
 from ontogeny.language_model.sources import bring_checkpoint
 
-NOT_IN_NEOX = ("hook_resid_mid", "mlp.gate.hook_in", "mlp.gate.hook_out")
-"""Hook points of architectures whose MLP comes after attention or is gated."""
+NOT_IN_NEOX = ("mlp.gate.hook_in", "mlp.gate.hook_out")
+"""Hook points of architectures whose MLP is gated."""
 
-REFUSED = ("hook_attn_in", "hook_mlp_in", "attn.hook_result", "attn.qkv.hook_in", "attn.qkv.hook_out", "embed.hook_in")
-"""Hook points that transformer-lens does not compute, or that carry ids."""
-
-USABLE = [f"blocks.1.{name}" for name in BLOCK_HOOKS if name not in NOT_IN_NEOX + REFUSED]
-USABLE += [name for name in MODEL_HOOKS if name not in REFUSED]
+USABLE = [f"blocks.1.{name}" for name in BLOCK_HOOKS if name not in NOT_IN_NEOX] + list(MODEL_HOOKS)
 
 
 def brought(folder: Path, model: GPTNeoXForCausalLM) -> Path:
