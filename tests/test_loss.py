@@ -1,5 +1,6 @@
 """The loss: what it costs, what it teaches, and that copies of rows change neither."""
 
+import dataclasses
 from itertools import product
 from typing import Any
 
@@ -65,11 +66,30 @@ def test_copies_of_the_batch_change_no_gradient(recipe: dict[str, Any]) -> None:
         torch.testing.assert_close(one, two)
 
 
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: "-".join(map(str, list(recipe.values())[:3])))
+@pytest.mark.parametrize("firing", ["some", "none"])
+def test_going_over_active_entries_equals_the_dense_step(recipe: dict[str, Any], firing: str) -> None:
+    objective = objective_of(run_settings(1, dead={"policy": "auxk", "k": 2}, **recipe))
+    if firing == "none":
+        with torch.no_grad():
+            objective.crosscoder.b_enc.fill_(-1e3)
+    x_BSD, dead_N = random(20, 3, 6, seed=50), torch.tensor([1, 4, 5, 9])
+    sparse, dense = (dataclasses.replace(objective, sparse=choice) for choice in (True, False))
+    found, expected = (choice(x_BSD, 0.7, dead_N) for choice in (sparse, dense))
+    assert found.active is not None
+    assert expected.active is None
+    assert (len(found.active.flat_N) == 0) == (firing == "none")
+    for name in ("loss", "reconstruction", "sparsity", "auxiliary", "error_BSD"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), msg=name)
+    for one, other in zip(*(gradients_of(choice, x_BSD, dead_N) for choice in (sparse, dense)), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_reconstruction_sums_over_sites_and_channels_and_averages_over_rows() -> None:
     target = torch.zeros(2, 3, 4)
     prediction = target.clone()
     prediction[0, 1, 2], prediction[1, 2, 3], prediction[1, 0, 0] = 2.0, 3.0, 1.0
-    assert squared_error(prediction, target).item() == (4 + 9 + 1) / 2
+    assert squared_error(prediction - target).item() == (4 + 9 + 1) / 2
 
 
 @pytest.mark.parametrize(
@@ -153,7 +173,7 @@ def test_auxk_teaches_the_dead_latents_and_nobody_else() -> None:
         for (name, _), one, other in zip(objective.crosscoder.named_parameters(), with_auxk, without, strict=True)
     }
     alive = [latent for latent in range(32) if latent not in dead_N]
-    for name, latents_axis in (("W_enc", 2), ("b_enc", 0), ("W_dec", 0)):
+    for name, latents_axis in (("W_enc_LSD", 0), ("b_enc", 0), ("W_dec", 0)):
         assert taught[name].index_select(latents_axis, torch.tensor(alive)).sum() == 0
         assert taught[name].index_select(latents_axis, dead_N).sum() > 0
     assert taught["b_dec"].sum() == 0

@@ -120,6 +120,21 @@ def test_thresholds_learn_at_their_own_rate(activations: Path) -> None:
     assert moved[0.3] == pytest.approx(3 * moved[0.1], rel=0.05)
 
 
+def test_a_step_of_the_fused_optimiser_is_one_of_plain_adam(activations: Path) -> None:
+    stepper, reader = stepper_of(activations, settings_of(gradient_clip=None, warmup=0.0))
+    stepper.step(reader.read(0).raw_BSD, logged=False)
+    plain = [parameter.detach().clone() for parameter in stepper.parameters]
+    optimiser = torch.optim.Adam(plain, lr=stepper.learning_rate, betas=stepper.settings.betas, foreach=False)
+    for copy, parameter in zip(plain, stepper.parameters, strict=True):
+        optimiser.state[copy] = {name: value.clone() for name, value in stepper.optimiser.state[parameter].items()}
+    stepper.step(reader.read(1).raw_BSD, logged=False)
+    for copy, parameter in zip(plain, stepper.parameters, strict=True):
+        copy.grad = parameter.grad
+    optimiser.step()
+    for copy, parameter in zip(plain, stepper.parameters, strict=True):
+        torch.testing.assert_close(copy, parameter.detach())
+
+
 def test_unit_decoder_is_of_norm_one_after_every_step(activations: Path) -> None:
     stepper, reader = stepper_of(activations, settings_of(decoder="unit", nonlinearity="relu", k=None))
     for batch in reader.batches():
@@ -361,14 +376,15 @@ def test_a_saved_run_says_of_raw_rows_what_training_said_of_scaled_ones(
     for batch in itertools.islice(reader.batches(), 10):
         stepper.step(batch.raw_BSD, logged=False)
     raw_BSD = reader.read(11).raw_BSD
-    terms = stepper.objective(stepper.crosscoder.scaled(raw_BSD), 0.0, stepper.dead_N)
+    x_BSD = stepper.crosscoder.scaled(raw_BSD)
+    terms = stepper.objective(x_BSD, 0.0, stepper.dead_N)
     if terms.least_kept is not None:
         stepper.crosscoder.thresholds().copy_(terms.least_kept * (1 - 1e-6))
     save_crosscoder(tmp_path, stepper.crosscoder, {})
     loaded = load_crosscoder(tmp_path)
     said_BSD = loaded.scaled(loaded(raw_BSD))
-    torch.testing.assert_close(said_BSD, terms.reconstruction_BSD, rtol=1e-4, atol=1e-4)
-    assert (terms.reconstruction_BSD - stepper.mean_SD).abs().max() > 0.1
+    torch.testing.assert_close(said_BSD, x_BSD + terms.error_BSD, rtol=1e-4, atol=1e-4)
+    assert (x_BSD + terms.error_BSD - stepper.mean_SD).abs().max() > 0.1
 
 
 def test_shards_with_other_rows_than_the_study_claims_are_refused(activations: Path, tmp_path: Path) -> None:

@@ -73,4 +73,4 @@ def searched_norm(objective: Objective, unit_LSD: Tensor, x_BSD: Tensor) -> floa
 
 def _set_decoder(objective: Objective, unit_LSD: Tensor, norm: float) -> None:
     objective.crosscoder.W_dec.copy_(unit_LSD * norm)
-    objective.crosscoder.W_enc.copy_(objective.crosscoder.W_dec.permute(1, 2, 0))
+    objective.crosscoder.W_enc_LSD.copy_(objective.crosscoder.W_dec)

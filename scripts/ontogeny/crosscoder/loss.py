@@ -7,23 +7,36 @@ This is the normalisation of Lindsey et al. (2024); the mean over sites of Ge et
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.autograd import Function
 
 from ontogeny.crosscoder.nonlinearity import topk
-from ontogeny.crosscoder.products import product
+from ontogeny.crosscoder.products import Context, product
 
 
-def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Sum ||prediction - target||^2 over sites and channels, and take the mean over the batch.
+def squared_error(error: Tensor) -> Tensor:
+    """Sum ||x_hat - x||^2 over sites and channels, and take the mean over the batch.
 
     Args:
-        prediction: (shape: [B, ...]).
-        target: (shape: [B, ...]).
+        error: x_hat - x (shape: [B, ...]).
 
     Returns:
         A scalar, in squared scaled units a row.
     """
-    return functional.mse_loss(prediction, target, reduction="sum") / len(target)
+    return _SquaredError.apply(error)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _SquaredError(Function):
+    """One pass over the error forward, and one backward."""
+
+    @staticmethod
+    def forward(ctx: Context, error: Tensor) -> Tensor:
+        ctx.save_for_backward(error)
+        return torch.dot(error.flatten(), error.flatten()) / len(error)
+
+    @staticmethod
+    def backward(ctx: Context, *gradients: Tensor) -> Tensor:
+        (error,) = ctx.saved_tensors
+        return error * (gradients[0] * (2 / len(error)))
 
 
 def mean_activity(f_BL: Tensor, norms_L: Tensor, tanh_scale: float | None) -> Tensor:
@@ -40,6 +53,18 @@ def mean_activity(f_BL: Tensor, norms_L: Tensor, tanh_scale: float | None) -> Te
     if tanh_scale is None:
         return f_BL.mean(0) * norms_L
     return (f_BL * (norms_L * tanh_scale)).tanh().mean(0)
+
+
+def activity_slope(z: Tensor, tanh_scale: float | None) -> Tensor:
+    """Differentiate tanh(c z), or z itself, by z = f n (any shape)."""
+    if tanh_scale is None:
+        return torch.ones_like(z)
+    return (1 - (z * tanh_scale).tanh_().square_()).mul_(tanh_scale)
+
+
+def activity_count(rows: int, parts: int, tanh_scale: float | None) -> int:
+    """Count what a sum of activity over rows and over parts that are gated together is divided by."""
+    return rows if tanh_scale is None else rows * parts
 
 
 def tanh_quad(activity_L: Tensor, frequency_scale: float) -> Tensor:
@@ -80,4 +105,4 @@ def auxk(
         A scalar, in squared scaled units a row.
     """
     f_BN = topk(h_BN, norms_N, k)
-    return squared_error(product(f_BN, W_dec_NSD.flatten(1), precision), error_BSD.detach().flatten(1))
+    return squared_error(product(f_BN, W_dec_NSD.flatten(1), precision) - error_BSD.detach().flatten(1))

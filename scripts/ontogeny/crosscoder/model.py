@@ -30,7 +30,7 @@ class Crosscoder(nn.Module):
     """A sparse dictionary over the activations of S sites; with one site, a plain sparse autoencoder.
 
     Attributes:
-        W_enc: encoder (shape: [S, D, L]).
+        W_enc_LSD: encoder, latent by latent, so that the gradient of few latents is few rows (shape: [L, S, D]).
         b_enc: encoder bias (shape: [L]).
         W_dec: decoder (shape: [L, S, D]).
         b_dec: decoder bias (shape: [S, D]).
@@ -57,7 +57,7 @@ class Crosscoder(nn.Module):
         self.sites = tuple(Site(*site) for site in sites)
         self.d_model, self.latents = d_model, latents
         self.nonlinearity, self.gate, self.k = nonlinearity, gate, k
-        self.W_enc = nn.Parameter(torch.zeros(len(sites), d_model, latents))
+        self.W_enc_LSD = nn.Parameter(torch.zeros(latents, len(sites), d_model))
         self.b_enc = nn.Parameter(torch.zeros(latents))
         self.W_dec = nn.Parameter(torch.zeros(latents, len(sites), d_model))
         self.b_dec = nn.Parameter(torch.zeros(len(sites), d_model))
@@ -65,6 +65,11 @@ class Crosscoder(nn.Module):
         self.register_buffer("centers", torch.zeros(len(sites), d_model))
         size = {"jumprelu": latents, "batchtopk": 1}.get(nonlinearity)
         self.register_buffer("threshold", None if size is None else torch.zeros(size))
+
+    @property
+    def W_enc(self) -> Tensor:
+        """The encoder as files hold it, a view (shape: [S, D, L])."""
+        return self.W_enc_LSD.permute(1, 2, 0)
 
     def encode(self, raw_BSD: Tensor) -> Tensor:
         """Encode raw activations as a row is encoded alone, whatever else is in the batch.
@@ -100,11 +105,12 @@ class Crosscoder(nn.Module):
 
     def scaled(self, raw_BSD: Tensor) -> Tensor:
         """Scale raw activations: x_s = a_s (raw_s - c_s) (shape: [B, S, D])."""
-        return (raw_BSD - self.centers) * self.scales[:, None]
+        scales_S1 = self.scales[:, None]
+        return torch.addcmul(-scales_S1 * self.centers, raw_BSD, scales_S1)
 
     def pre_activations(self, x_BSD: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
         """Compute h = sum_s W_enc[s]^T x_s + b_enc from scaled activations (shape: [B, L])."""
-        return product(x_BSD.flatten(1), self.W_enc.flatten(0, 1), precision).add_(self.b_enc)
+        return product(x_BSD.flatten(1), self.W_enc_LSD.flatten(1).T, precision).add_(self.b_enc)
 
     def reconstruct(self, f_BL: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
         """Compute x_hat_s = sum_i f_i W_dec[i, s] + b_dec[s], in scaled units (shape: [B, S, D])."""
@@ -137,8 +143,9 @@ def save_crosscoder(folder: Path, crosscoder: Crosscoder, description: Mapping[s
         description: what `config.json` says beside what the crosscoder knows of itself: dictionary, run, sparsity,
             seed, tokens, study and versions.
     """
-    names = ["W_enc", "b_enc", "W_dec", "b_dec"] + (["threshold"] if crosscoder.threshold is not None else [])
-    tensors = {name: getattr(crosscoder, name).detach().float().cpu().contiguous() for name in names}
+    tensors = {
+        name: getattr(crosscoder, name).detach().float().cpu().contiguous() for name in _tensor_names(crosscoder)
+    }
     config = {
         "sites": [site._asdict() for site in crosscoder.sites],
         "scales": crosscoder.scales.tolist(),
@@ -173,13 +180,20 @@ def load_crosscoder(folder: Path) -> Crosscoder:
     for site, center in enumerate(config["centers"]):
         crosscoder.centers[site] = 0.0 if center is None else torch.tensor(center)
     crosscoder.scales.copy_(torch.tensor(config["scales"]))
-    expected = {name: value for name, value in crosscoder.state_dict().items() if name not in ("scales", "centers")}
+    expected = {name: getattr(crosscoder, name) for name in _tensor_names(crosscoder)}
     shapes = {name: tuple(value.shape) for name, value in expected.items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     if found != shapes:
         raise UserError(f"{weights}: holds {found}, but {CONFIG_FILE} describes {shapes}; train the run again")
-    crosscoder.load_state_dict(tensors, strict=False)
+    with torch.no_grad():
+        for name, value in expected.items():
+            value.copy_(tensors[name])
     return crosscoder
+
+
+def _tensor_names(crosscoder: Crosscoder) -> list[str]:
+    """Name the tensors of `crosscoder.safetensors`."""
+    return ["W_enc", "b_enc", "W_dec", "b_dec"] + (["threshold"] if crosscoder.threshold is not None else [])
 
 
 def _read_config(file: Path) -> dict[str, Any]:

@@ -7,10 +7,22 @@ import torch
 from torch import Tensor
 
 from ontogeny.config.dictionaries import Recipe
+from ontogeny.crosscoder.active import Active, active_entries
 from ontogeny.crosscoder.loss import auxk, mean_activity, squared_error, tanh_quad
 from ontogeny.crosscoder.model import Crosscoder
-from ontogeny.crosscoder.nonlinearity import Gate, batch_topk, jumprelu, topk
+from ontogeny.crosscoder.nonlinearity import Gate, jumprelu, largest, largest_of_batch
+from ontogeny.crosscoder.products import with_gradient
 from ontogeny.crosscoder.site_gate import decode_gated, gated_activity
+from ontogeny.crosscoder.sparse_code import Rule, Weights, decode_active
+
+SPARSE_BELOW = {
+    ("cpu", torch.float32): 0.2,
+    ("cpu", torch.bfloat16): 0.08,
+    ("cuda", torch.float32): 0.006,
+    ("cuda", torch.bfloat16): 0.006,
+}
+"""Share of entries that fire below which going over them alone is faster than dense products, by device and precision.
+"""
 
 
 class Terms(NamedTuple):
@@ -24,14 +36,16 @@ class Terms(NamedTuple):
     """Penalty times its coefficient (scalar)."""
     auxiliary: Tensor
     """Auxiliary loss of dead latents times its coefficient (scalar)."""
-    reconstruction_BSD: Tensor
-    """x_hat, in scaled units."""
+    error_BSD: Tensor
+    """x_hat - x, in scaled units."""
     h_BL: Tensor
     """Pre-activations."""
     norms_LS: Tensor
     """Decoder norms."""
     f_BL: Tensor | None
-    """The code, where all sites share one."""
+    """The code, where it was computed densely and all sites share one."""
+    active: Active | None
+    """The entries that fire at some site, where the code was not computed densely."""
     least_kept: Tensor | None
     """Smallest h n that `batchtopk` kept (shape: [1])."""
 
@@ -40,7 +54,7 @@ class _Decoded(NamedTuple):
     reconstruction_BSD: Tensor
     activity_L: Tensor | None
     f_BL: Tensor | None
-    least_kept: Tensor | None
+    active: Active | None
 
 
 @dataclass(frozen=True)
@@ -51,6 +65,8 @@ class Objective:
     recipe: Recipe
     log_threshold_L: Tensor | None
     """Logarithm of the thresholds of `jumprelu`, a parameter; `crosscoder.threshold` holds their values."""
+    sparse: bool | None = None
+    """Whether to decode over the entries that fire alone; None leaves it to how many do."""
 
     def __call__(self, x_BSD: Tensor, coefficient: float, dead_N: Tensor) -> Terms:
         """Compute the loss.
@@ -60,26 +76,28 @@ class Objective:
             coefficient: what the penalty is multiplied by at this step.
             dead_N: numbers of the latents that count as dead (shape: [N]), for `auxk`.
         """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.recipe.penalty != "none"):
+        with torch.no_grad():
             norms_LS = self.crosscoder.decoder_norms()
-        h_BL = self.crosscoder.pre_activations(x_BSD, self.precision)
-        decoded = self._gate_site(h_BL, norms_LS) if self.recipe.gate == "site" else self._gate_shared(h_BL, norms_LS)
-        reconstruction = squared_error(decoded.reconstruction_BSD, x_BSD)
+            h_BL = self.crosscoder.pre_activations(x_BSD, self.precision)
+            firing_BL, least_kept = self._firing(h_BL, norms_LS)
+        decoded = self._decode(x_BSD, h_BL, norms_LS, firing_BL)
+        error_BSD = decoded.reconstruction_BSD - x_BSD
+        reconstruction = squared_error(error_BSD)
         sparsity = coefficient * self._penalty(decoded.activity_L, reconstruction)
         auxiliary = torch.zeros_like(reconstruction)
         if len(dead_N):
-            error_BSD = x_BSD - decoded.reconstruction_BSD.detach()
-            auxiliary = self.recipe.dead.coefficient * self._auxiliary(h_BL, norms_LS, error_BSD, dead_N)
+            auxiliary = self.recipe.dead.coefficient * self._auxiliary(x_BSD, h_BL, norms_LS, -error_BSD, dead_N)
         return Terms(
             reconstruction + sparsity + auxiliary,
             reconstruction.detach(),
             sparsity.detach(),
             auxiliary.detach(),
-            decoded.reconstruction_BSD.detach(),
-            h_BL.detach(),
-            norms_LS.detach(),
+            error_BSD.detach(),
+            h_BL,
+            norms_LS,
             None if decoded.f_BL is None else decoded.f_BL.detach(),
-            decoded.least_kept,
+            decoded.active,
+            least_kept,
         )
 
     @property
@@ -87,20 +105,48 @@ class Objective:
         """Type of the factors in matrix products."""
         return torch.bfloat16 if self.recipe.precision == "bfloat16" else torch.float32
 
-    def _gate_shared(self, h_BL: Tensor, norms_LS: Tensor) -> _Decoded:
-        norms_L, least_kept = norms_LS.sum(1), None
+    def _firing(self, h_BL: Tensor, norms_LS: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Say which latents fire (at some site), and the smallest h n that `batchtopk` kept."""
         if self.recipe.nonlinearity == "relu":
-            f_BL = h_BL.relu()
-        elif self.recipe.nonlinearity == "topk":
-            f_BL = topk(h_BL, norms_L, self.crosscoder.kept_a_row())
-        elif self.recipe.nonlinearity == "batchtopk":
-            f_BL, least_kept = batch_topk(h_BL, norms_L, self.crosscoder.kept_a_row())
-        else:
-            f_BL = jumprelu(h_BL, norms_L, self._gate())
-        activity_L = None if self.recipe.penalty == "none" else mean_activity(f_BL, norms_L, self._tanh_scale())
-        return _Decoded(self.crosscoder.reconstruct(f_BL, self.precision), activity_L, f_BL, least_kept)
+            return h_BL > 0, None
+        if self.recipe.gate == "site":
+            return h_BL * norms_LS.amax(1) > self.crosscoder.thresholds(), None
+        score_BL = h_BL * norms_LS.sum(1)
+        if self.recipe.nonlinearity == "topk":
+            return largest(score_BL, self.crosscoder.kept_a_row()), None
+        if self.recipe.nonlinearity == "batchtopk":
+            return largest_of_batch(score_BL, self.crosscoder.kept_a_row())
+        return score_BL > self.crosscoder.thresholds(), None
 
-    def _gate_site(self, h_BL: Tensor, norms_LS: Tensor) -> _Decoded:
+    def _decode(self, x_BSD: Tensor, h_BL: Tensor, norms_LS: Tensor, firing_BL: Tensor) -> _Decoded:
+        """Decode over the entries that fire if they are few, else densely."""
+        worthwhile = SPARSE_BELOW[h_BL.device.type, self.precision] * firing_BL.numel()
+        if self.sparse if self.sparse is not None else int(firing_BL.count_nonzero()) < worthwhile:
+            return self._decode_sparse(x_BSD, h_BL, norms_LS, active_entries(firing_BL))
+        h_BL = with_gradient(h_BL, x_BSD.flatten(1), self.W_enc_LM, self.crosscoder.b_enc, self.precision)
+        if self.recipe.penalty != "none":
+            norms_LS = self.crosscoder.decoder_norms()
+        if self.recipe.gate == "site":
+            return self._decode_by_site(h_BL, norms_LS)
+        norms_L = norms_LS.sum(1)
+        if self.recipe.nonlinearity == "jumprelu":
+            f_BL = jumprelu(h_BL, norms_L, self._gate())
+        else:
+            f_BL = torch.where(firing_BL, h_BL, 0.0)
+        activity_L = None if self.recipe.penalty == "none" else mean_activity(f_BL, norms_L, self._tanh_scale())
+        return _Decoded(self.crosscoder.reconstruct(f_BL, self.precision), activity_L, f_BL, None)
+
+    def _decode_sparse(self, x_BSD: Tensor, h_BL: Tensor, norms_LS: Tensor, active: Active) -> _Decoded:
+        crosscoder = self.crosscoder
+        weights = Weights(crosscoder.W_enc_LSD, crosscoder.b_enc, crosscoder.W_dec, crosscoder.b_dec)
+        gate = self._gate() if self.recipe.nonlinearity == "jumprelu" else None
+        tanh_scale = self._tanh_scale()
+        rule = Rule(active, self.recipe.gate == "site", gate, tanh_scale, self.precision)
+        decoded = decode_active(x_BSD, h_BL, norms_LS, weights, rule)
+        activity_L = None if self.recipe.penalty == "none" else decoded.activity_L
+        return _Decoded(decoded.reconstruction_BSD, activity_L, None, active)
+
+    def _decode_by_site(self, h_BL: Tensor, norms_LS: Tensor) -> _Decoded:
         gate = self._gate()
         decoded_BSD = decode_gated(h_BL, self.crosscoder.W_dec, norms_LS, gate, self.precision)
         activity_L = None
@@ -115,15 +161,23 @@ class Objective:
             return tanh_quad(activity_L, self.recipe.frequency_scale)
         return activity_L.sum()
 
-    def _auxiliary(self, h_BL: Tensor, norms_LS: Tensor, error_BSD: Tensor, dead_N: Tensor) -> Tensor:
+    def _auxiliary(self, x_BSD: Tensor, h_BL: Tensor, norms_LS: Tensor, error_BSD: Tensor, dead_N: Tensor) -> Tensor:
+        W_enc_NM = self.W_enc_LM.index_select(0, dead_N)
+        b_enc_N = self.crosscoder.b_enc.index_select(0, dead_N)
+        h_BN = with_gradient(h_BL.index_select(1, dead_N), x_BSD.flatten(1), W_enc_NM, b_enc_N, self.precision)
         return auxk(
-            h_BL.index_select(1, dead_N),
+            h_BN,
             self.crosscoder.W_dec.index_select(0, dead_N),
             norms_LS.index_select(0, dead_N).sum(1),
             error_BSD,
             self.recipe.dead.k,
             self.precision,
         )
+
+    @property
+    def W_enc_LM(self) -> Tensor:
+        """The encoder, latent by latent (shape: [L, S D])."""
+        return self.crosscoder.W_enc_LSD.flatten(1)
 
     def _gate(self) -> Gate:
         if self.log_threshold_L is None:

@@ -37,6 +37,45 @@ def rounded_product(a: Tensor, b: Tensor, precision: torch.dtype) -> Tensor:
     return a @ b
 
 
+def with_gradient(
+    h_BL: Tensor, x_BM: Tensor, W_enc_LM: Tensor, b_enc_L: Tensor, precision: torch.dtype = torch.float32
+) -> Tensor:
+    """Give pre-activations that were computed without a gradient the one of `product(x, W.T) + b`.
+
+    Args:
+        h_BL: the pre-activations (shape: [B, L]).
+        x_BM: scaled activations (shape: [B, S D]); no gradient reaches them.
+        W_enc_LM: encoder, latent by latent (shape: [L, S D]).
+        b_enc_L: its bias.
+        precision: type of the factors in the product of the backward pass.
+    """
+    return _WithGradient.apply(h_BL, x_BM, W_enc_LM, b_enc_L, precision)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _PrecisionContext(Context, Protocol):
+    precision: torch.dtype
+
+
+class _WithGradient(Function):
+    @staticmethod
+    def forward(
+        ctx: _PrecisionContext,
+        h_BL: Tensor,
+        x_BM: Tensor,
+        _W_enc_LM: Tensor,
+        _b_enc_L: Tensor,
+        precision: torch.dtype,
+    ) -> Tensor:
+        ctx.save_for_backward(x_BM)
+        ctx.precision = precision
+        return h_BL.view_as(h_BL)
+
+    @staticmethod
+    def backward(ctx: _PrecisionContext, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (x_BM,) = ctx.saved_tensors
+        return None, None, rounded_product(gradients[0].T, x_BM, ctx.precision), gradients[0].sum(0), None
+
+
 class _BFloat16Product(Function):
     """`a @ b` with bfloat16 factors; gradients are kept in the type of the inputs."""
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from ontogeny.crosscoder.loss import activity_count, activity_slope
 from ontogeny.crosscoder.nonlinearity import Gate, firing_above, threshold_gradient
 from ontogeny.crosscoder.products import Context, rounded_product
 
@@ -107,31 +108,19 @@ class _GatedActivity(Function):
         for norms_L in norms_LS.T:
             z_BL = firing_above(h_BL, norms_L, threshold_L) * norms_L
             total_L += (z_BL if tanh_scale is None else z_BL.mul_(tanh_scale).tanh_()).sum(0)
-        return total_L / _count(h_BL, norms_LS, tanh_scale)
+        return total_L / activity_count(len(h_BL), norms_LS.shape[1], tanh_scale)
 
     @staticmethod
     def backward(ctx: _GateContext, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         h_BL, norms_LS, threshold_L = ctx.saved_tensors
-        share_L = gradients[0] / _count(h_BL, norms_LS, ctx.tanh_scale)
+        share_L = gradients[0] / activity_count(len(h_BL), norms_LS.shape[1], ctx.tanh_scale)
         d_h_BL, d_norms_LS = torch.zeros_like(h_BL), torch.empty_like(norms_LS)
         d_log_threshold_L = torch.zeros_like(threshold_L)
         for site, norms_L in enumerate(norms_LS.T):
             f_BL = firing_above(h_BL, norms_L, threshold_L)
-            d_z_BL = _slope(f_BL * norms_L, ctx.tanh_scale) * share_L
+            d_z_BL = activity_slope(f_BL * norms_L, ctx.tanh_scale) * share_L
             d_norms_LS[:, site] = (d_z_BL * f_BL).sum(0)
             d_f_BL = d_z_BL.mul_(norms_L)
             d_log_threshold_L += threshold_gradient(d_f_BL, h_BL, norms_L, threshold_L, ctx.bandwidth)
             d_h_BL += d_f_BL.mul_(f_BL > 0)
         return d_h_BL, d_norms_LS, None, d_log_threshold_L, None, None
-
-
-def _slope(z_BL: Tensor, tanh_scale: float | None) -> Tensor:
-    """Differentiate tanh(c z), or z itself, by z."""
-    if tanh_scale is None:
-        return torch.ones_like(z_BL)
-    return (1 - (z_BL * tanh_scale).tanh_().square_()).mul_(tanh_scale)
-
-
-def _count(h_BL: Tensor, norms_LS: Tensor, tanh_scale: float | None) -> int:
-    """Count what a sum over rows and sites is divided by."""
-    return len(h_BL) if tanh_scale is None else len(h_BL) * norms_LS.shape[1]

@@ -101,7 +101,7 @@ class Stepper:
         x_BSD = self._scaled(raw_BSD)
         terms = self._differentiate(x_BSD)
         sites = [site.key for site in self.crosscoder.sites]
-        totals_S = [x_BSD.sum((0, 2)), (terms.reconstruction_BSD - x_BSD).sum((0, 2))]
+        totals_S = [x_BSD.sum((0, 2)), terms.error_BSD.sum((0, 2))]
         if self.crosscoder.W_dec.grad is not None:
             totals_S.append(self.crosscoder.W_dec.grad.sum((0, 2)))
         for total_S in totals_S:
@@ -149,7 +149,9 @@ class Stepper:
     @torch.no_grad()
     def _count(self, terms: Terms) -> None:
         """Count how long latents have been silent, and follow the threshold of `batchtopk`."""
-        if terms.f_BL is not None:
+        if terms.active is not None:
+            fired_L = terms.active.latent_starts.diff() > 0
+        elif terms.f_BL is not None:
             fired_L = terms.f_BL.amax(0) > 0
         else:
             fired_L = terms.h_BL.amax(0) * terms.norms_LS.amax(1) > self.crosscoder.thresholds()
@@ -197,6 +199,8 @@ class Stepper:
         """Count the latents that fire on a row, mean over rows, and over sites under gate `site`."""
         if terms.f_BL is not None:
             return terms.f_BL.count_nonzero().item() / len(terms.h_BL)
+        if terms.active is not None and self.settings.gate == "shared":
+            return len(terms.active.latent_N) / len(terms.h_BL)
         firing = [
             firing_above(terms.h_BL, norms_L, self.crosscoder.thresholds()).count_nonzero().item()
             for norms_L in terms.norms_LS.T

@@ -1,0 +1,177 @@
+"""Decoding a code, and carrying its gradients back, over the entries that fire alone.
+
+A step of a dense crosscoder is five products of B x L x S D: the pre-activations, the reconstruction, and the gradients
+of code, decoder and encoder. With N entries of B L that fire, the last four cost N / (B L) of that here. What the
+thresholds of `jumprelu` learn from is not sparse, so their gradient keeps one dense product.
+"""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from ontogeny.crosscoder.active import Active, inner_products, summed_by_latent, weighted_rows
+from ontogeny.crosscoder.loss import activity_count, activity_slope
+from ontogeny.crosscoder.nonlinearity import Gate
+from ontogeny.crosscoder.products import Context, rounded_product
+
+
+class Weights(NamedTuple):
+    """What gradients reach."""
+
+    W_enc_LSD: Tensor
+    """Encoder, latent by latent."""
+    b_enc_L: Tensor
+    """Encoder bias."""
+    W_dec_LSD: Tensor
+    """Decoder."""
+    b_dec_SD: Tensor
+    """Decoder bias."""
+
+
+class Rule(NamedTuple):
+    """Which entries fire where, and what is measured of them."""
+
+    active: Active
+    """The entries that fire at some site."""
+    by_site: bool
+    """Gate `site`."""
+    gate: Gate | None
+    """Thresholds of `jumprelu`; None where all that is active fires."""
+    tanh_scale: float | None
+    """c in tanh(c f n); None leaves tanh out."""
+    precision: torch.dtype
+    """Type of the factors in the one dense product, that of thresholds."""
+
+
+class Decoded(NamedTuple):
+    """What comes of a code."""
+
+    reconstruction_BSD: Tensor
+    """x_hat, in scaled units."""
+    activity_L: Tensor
+    """Mean over rows of f n summed over sites; or of tanh(c f n), averaged over sites under gate `site`."""
+
+
+def decode_active(x_BSD: Tensor, h_BL: Tensor, norms_LS: Tensor, weights: Weights, rule: Rule) -> Decoded:
+    """Decode the code f_is = h_i 1[h_i n_is > t_i], or f_i = h_i without a gate, of the entries that fire.
+
+    Equal to the dense expressions of `ontogeny.crosscoder.objective` in value and in every gradient. What is gated
+    together is a *part*: a site under gate `site`, else all sites. Shapes here have G parts of V channels, G V = S D.
+
+    Args:
+        x_BSD: scaled activations.
+        h_BL: pre-activations of x; their gradient is carried on to the encoder.
+        norms_LS: decoder norms; their gradient is carried on to the decoder.
+        weights: what gradients reach.
+        rule: which entries fire where.
+    """
+    log_threshold_L = None if rule.gate is None else rule.gate.log_threshold_L
+    outputs = _DecodeActive.apply(x_BSD, h_BL, norms_LS, *weights, log_threshold_L, rule)  # type: ignore[no-untyped-call]
+    return Decoded(*outputs)
+
+
+class _RuleContext(Context, Protocol):
+    rule: Rule
+
+
+class _DecodeActive(Function):
+    @staticmethod
+    def forward(
+        ctx: _RuleContext,
+        x_BSD: Tensor,
+        h_BL: Tensor,
+        norms_LS: Tensor,
+        _W_enc_LSD: Tensor,
+        _b_enc_L: Tensor,
+        W_dec_LSD: Tensor,
+        b_dec_SD: Tensor,
+        _log_threshold_L: Tensor | None,
+        rule: Rule,
+    ) -> tuple[Tensor, Tensor]:
+        active = rule.active
+        norms_LG = norms_LS if rule.by_site else norms_LS.sum(1, keepdim=True)
+        norms_NG = norms_LG[active.latent_N]
+        f_NG = _code(h_BL, norms_NG, rule)
+        z_NG = f_NG * norms_NG
+        activity_N = (z_NG if rule.tanh_scale is None else (z_NG * rule.tanh_scale).tanh_()).sum(1)
+        activity_L = summed_by_latent(activity_N, active) / activity_count(len(h_BL), z_NG.shape[1], rule.tanh_scale)
+        ctx.save_for_backward(x_BSD, h_BL, norms_LS, W_dec_LSD, f_NG, z_NG)
+        ctx.rule = rule
+        return _decoded(W_dec_LSD, f_NG, active).view_as(x_BSD).add_(b_dec_SD), activity_L
+
+    @staticmethod
+    def backward(ctx: _RuleContext, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x_BSD, h_BL, norms_LS, W_dec_LSD, f_NG, z_NG = ctx.saved_tensors
+        rule, active, parts = ctx.rule, ctx.rule.active, f_NG.shape[1]
+        norms_LG = norms_LS if rule.by_site else norms_LS.sum(1, keepdim=True)
+        gradient_BGV = gradients[0].view(len(x_BSD), parts, -1)
+        W_dec_LGV = W_dec_LSD.view(len(W_dec_LSD), parts, -1)
+        share_L = gradients[1] / activity_count(len(h_BL), parts, rule.tanh_scale)
+        d_z_NG = activity_slope(z_NG, rule.tanh_scale).mul_(share_L[active.latent_N, None])
+        d_norms_LG = summed_by_latent(d_z_NG * f_NG, active)
+
+        if rule.gate is None:
+            d_f_NG, d_log_threshold_L = inner_products(gradient_BGV[:, 0], W_dec_LGV[:, 0], active)[:, None], None
+        else:
+            d_f_NG = torch.empty_like(f_NG)
+            d_log_threshold_L = torch.zeros_like(norms_LG[:, 0])
+            for part, norms_L in enumerate(norms_LG.T):
+                d_f_BL = rounded_product(gradient_BGV[:, part], W_dec_LGV[:, part].T, rule.precision)
+                d_f_NG[:, part] = d_f_BL.view(-1)[active.flat_N]
+                fires_N = f_NG[:, part] != 0
+                _add_penalty(d_f_BL, share_L * norms_L, d_z_NG[:, part] * norms_L[active.latent_N], fires_N, rule)
+                d_log_threshold_L += _threshold_gradient(d_f_BL, h_BL, norms_L, rule.gate)
+        d_f_NG = torch.addcmul(d_f_NG, d_z_NG, norms_LG[active.latent_N])
+        d_h_N = (d_f_NG * (f_NG != 0)).sum(1)
+
+        d_W_dec_LSD = _decoder_gradient(gradient_BGV, f_NG, active).view_as(W_dec_LSD)
+        d_W_dec_LSD.addcmul_(W_dec_LSD, torch.where(norms_LS > 0, d_norms_LG / norms_LS, 0.0)[:, :, None])
+        d_W_enc_LSD = _by_latent(x_BSD.flatten(1), d_h_N, active).view_as(W_dec_LSD)
+        d_b_enc_L, d_b_dec_SD = summed_by_latent(d_h_N, active), gradients[0].sum(0)
+        return None, None, None, d_W_enc_LSD, d_b_enc_L, d_W_dec_LSD, d_b_dec_SD, d_log_threshold_L, None
+
+
+def _code(h_BL: Tensor, norms_NG: Tensor, rule: Rule) -> Tensor:
+    """Gate the active entries at each part (shape: [N, G])."""
+    h_N1 = h_BL.view(-1)[rule.active.flat_N, None]
+    if rule.gate is None:
+        return h_N1
+    return torch.where(h_N1 * norms_NG > rule.gate.threshold_L[rule.active.latent_N, None], h_N1, 0.0)
+
+
+def _decoded(W_dec_LSD: Tensor, f_NG: Tensor, active: Active) -> Tensor:
+    """Sum decoders for each row, part by part (shape: [B, G, V])."""
+    W_dec_LGV = W_dec_LSD.view(len(W_dec_LSD), f_NG.shape[1], -1)
+    parts = [
+        weighted_rows(W_dec_LGV[:, part].contiguous(), active.latent_N, active.row_starts, f_N.contiguous())
+        for part, f_N in enumerate(f_NG.T)
+    ]
+    return parts[0] if len(parts) == 1 else torch.stack(parts, dim=1)
+
+
+def _decoder_gradient(gradient_BGV: Tensor, f_NG: Tensor, active: Active) -> Tensor:
+    """Sum gradients of the reconstruction for each latent, part by part (shape: [L, G, V])."""
+    parts = [_by_latent(gradient_BGV[:, part].contiguous(), f_N, active) for part, f_N in enumerate(f_NG.T)]
+    return parts[0] if len(parts) == 1 else torch.stack(parts, dim=1)
+
+
+def _by_latent(table_BV: Tensor, weight_N: Tensor, active: Active) -> Tensor:
+    """Sum rows of a batch for each latent, over the entries where it is active (shape: [L, V])."""
+    weight_by_latent_N = weight_N[active.by_latent_N]
+    return weighted_rows(table_BV, active.row_by_latent_N, active.latent_starts, weight_by_latent_N)
+
+
+def _add_penalty(d_f_BL: Tensor, slope_L: Tensor, d_f_N: Tensor, fires_N: Tensor, rule: Rule) -> None:
+    """Add the penalty's gradient for a part's code, in place: that of f = 0 everywhere but where it fires."""
+    at_zero_L = slope_L if rule.tanh_scale is None else slope_L * rule.tanh_scale
+    d_f_BL.add_(at_zero_L).view(-1)[rule.active.flat_N] += (d_f_N - at_zero_L[rule.active.latent_N]) * fires_N
+
+
+def _threshold_gradient(d_f_BL: Tensor, h_BL: Tensor, norms_L: Tensor, gate: Gate) -> Tensor:
+    """Carry a gradient over to log t as `nonlinearity.threshold_gradient` does, in three passes over (B, L)."""
+    beyond_BL = torch.addcmul(-gate.threshold_L, h_BL, norms_L)
+    near_BL: Tensor = torch.ops.aten.hardtanh_backward(d_f_BL, beyond_BL, -gate.bandwidth / 2, gate.bandwidth / 2)
+    per_unit_L = torch.where(norms_L > 0, gate.threshold_L.square() / (gate.bandwidth * norms_L), 0.0)
+    return -per_unit_L * near_BL.sum(0)
