@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 from crosscoder_runs import bytes_of, planted, run_settings, train_small, write_activations
+from torch import Tensor
 
 from ontogeny.config.dictionaries import RunSettings
 from ontogeny.crosscoder.state import SavedState, StateFolder
+from ontogeny.crosscoder.step import Stepper
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "dictionary.py"
 ROWS = 8192
@@ -107,6 +109,36 @@ def wait_for_states(folder: Path, process: subprocess.Popen[str], last: int) -> 
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.005)
     raise AssertionError("no state was saved")
+
+
+RESAMPLED: dict[str, Any] = {
+    "nonlinearity": "jumprelu",
+    "gate": "site",
+    "k": None,
+    "penalty": "tanh_quad",
+    "sparsity": 0.3,
+    "dead": {"policy": "resample", "interval": 40, "times": 4},
+}
+
+
+@pytest.mark.parametrize("step", [1, 79, 81])
+def test_a_run_stopped_around_a_resampling_ends_with_the_same_bytes(
+    activations: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(**RESAMPLED, save_every=1)
+    train_small(tmp_path / "whole", settings, activations)
+    take = Stepper.step
+
+    def die(self: Stepper, raw_BSD: Tensor, logged: bool) -> dict[str, float] | None:
+        if self.steps_done == step:
+            raise KeyboardInterrupt
+        return take(self, raw_BSD, logged)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Stepper, "step", die)
+        train_small(tmp_path / "stopped", settings, activations)
+    train_small(tmp_path / "stopped", settings, activations)
+    assert bytes_of(tmp_path / "stopped" / "run") == bytes_of(tmp_path / "whole" / "run")
 
 
 @pytest.fixture(scope="module")

@@ -287,7 +287,7 @@ COMBINATIONS = [
     for (nonlinearity, gate), penalty, dead, (decoder, initialisation), precision in itertools.product(
         GATES,
         ("none", "l1", "tanh", "tanh_quad"),
-        ("none", "auxk"),
+        ("none", "auxk", "resample"),
         (("free", "tied"), ("unit", "independent")),
         ("float32", "bfloat16"),
     )
@@ -303,7 +303,7 @@ def test_every_combination_of_settings_takes_three_steps(nonlinearity: str, acti
             nonlinearity=nonlinearity,
             gate=gate,
             penalty=penalty,
-            dead={"policy": dead, "after_rows": 1, "k": 4},
+            dead={"policy": dead, "after_rows": 1, "k": 4, "interval": 2, "candidates": 256},
             decoder=decoder,
             decoder_norm=0.1 if decoder == "unit" else "search",
             initialisation=initialisation,
@@ -336,8 +336,12 @@ CHANGES: dict[str, dict[str, Any]] = {
     "epochs": {"epochs": 2},
     "warmup": {"warmup": 0.3},
     "decay": {"decay": 0.5},
+    "final_learning_rate": {"final_learning_rate": 0.5},
+    "pre_bias": {"pre_bias": True},
+    "site_error": {"site_error": "mean"},
     "precision": {"precision": "bfloat16"},
     "dead.policy": {"dead": {"policy": "auxk", "after_rows": 256}},
+    "dead.interval": {"dead": {"policy": "resample", "interval": 4}},
     "penalty": {"penalty": "l1", "sparsity": 0.1},
 }
 JUMPRELU_CHANGES: dict[str, dict[str, Any]] = {

@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,15 +117,29 @@ class Reader:
         """
         return next(self._read_from(step))
 
+    def sample(self, rows: int, counter: int) -> Iterator[Batch]:
+        """Yield batches of rows that belong to no epoch, `rows` of them or all there are, without repeating one.
+
+        Args:
+            rows: how many; whole batches, so a few more where they do not divide.
+            counter: another sample for each; the steps of its batches count from 0.
+        """
+        blocks = blocks_of_epoch(self.rows_of_shards, self.seed, counter, "sample")
+        pieces = islice(batches_of(blocks, self.batch_size), -(-rows // self.batch_size))
+        return self._read(enumerate(pieces))
+
     def describe(self, step: int) -> str:
         """Name the rows of one step, such as `train-00000[512:768], train-00001[0:44]`."""
         pieces = next(self._pieces_from(step))
         return ", ".join(f"{self.shards[shard]}[{start}:{stop}]" for shard, start, stop in pieces)
 
     def _read_from(self, first_step: int) -> Iterator[Batch]:
+        return self._read(enumerate(self._pieces_from(first_step), first_step))
+
+    def _read(self, pieces_of_steps: Iterable[tuple[int, list[Block]]]) -> Iterator[Batch]:
         opened: dict[int, AlignedShard] = {}
         offsets = np.cumsum((0, *self.rows_of_shards))
-        for step, pieces in enumerate(self._pieces_from(first_step), first_step):
+        for step, pieces in pieces_of_steps:
             raw_BSD = torch.empty(self.batch_size, len(self.sites), self.d_model)
             done = 0
             for shard, start, stop in pieces:
@@ -158,9 +172,9 @@ class Reader:
                 skipped = max(0, skipped - 1)
 
 
-def blocks_of_epoch(rows_of_shards: Sequence[int], seed: int, epoch: int) -> Iterator[Block]:
+def blocks_of_epoch(rows_of_shards: Sequence[int], seed: int, epoch: int, purpose: str = "reader") -> Iterator[Block]:
     """Yield blocks in the order in which an epoch reads them; together they are every row once."""
-    random = generator(seed, "reader", epoch)
+    random = generator(seed, purpose, epoch)
     shards = random.permutation(len(rows_of_shards)).tolist()
     for first in range(0, len(shards), OPEN_SHARDS):
         blocks: list[Block] = []

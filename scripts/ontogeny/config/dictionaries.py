@@ -21,16 +21,25 @@ class SiteSelection(Settings):
 
 
 class DeadLatents(Settings):
-    """What is done about latents that fall silent (Gao et al. 2024, section A.2, for `auxk`)."""
+    """What is done about latents that fall silent."""
 
-    policy: Literal["none", "auxk"] = "none"
-    """`none`, or `auxk`: dead latents learn to reconstruct what is left of the error."""
+    policy: Literal["none", "auxk", "resample"] = "none"
+    """`auxk`: dead latents learn to reconstruct what is left of the error (Gao et al. 2024, section A.2); `resample`:
+    now and then they start again from badly reconstructed rows (Bricken et al. 2023, appendix)."""
     after_rows: Count = 16384
-    """Rows of silence after which a latent counts as dead."""
+    """Rows of silence after which a latent counts as dead, for `auxk` and in the training log."""
     k: Count = 64
-    """Dead latents used on a row."""
+    """Dead latents used on a row, for `auxk`."""
     coefficient: NonNegative = 0.03125
-    """Weight of the auxiliary loss."""
+    """Weight of the auxiliary loss, for `auxk`."""
+    interval: Annotated[int, Field(ge=2)] = 25000
+    """Steps between two resamplings; what was silent for the second half of them is dead, for `resample`."""
+    times: Count = 4
+    """Resamplings in a run, for `resample`."""
+    candidates: Count = 819200
+    """Rows from which starts are drawn, with a probability that goes with the square of their loss, for `resample`."""
+    encoder_scale: Positive = 0.2
+    """Encoder norm of a resampled latent over the mean of the living, for `resample`."""
 
 
 class Recipe(Settings):
@@ -58,6 +67,10 @@ class Recipe(Settings):
     """`unit`: every latent's decoder, all sites together, is kept at norm 1."""
     center: bool = False
     """Subtract each site's mean before encoding."""
+    pre_bias: bool = False
+    """Subtract the decoder bias before encoding (Bricken et al. 2023); files hold it folded into the encoder bias."""
+    site_error: Literal["sum", "mean"] = "sum"
+    """Squared error of a row: summed over sites (Lindsey et al. 2024) or averaged (Ge et al. 2025)."""
     initialisation: Literal["tied", "independent"] = "tied"
     """`tied`: every site starts from one draw, which lets features align over sites."""
     decoder_norm: Positive | Literal["search"] = 0.1
@@ -75,7 +88,9 @@ class Recipe(Settings):
     warmup: Fraction = 0.05
     """Share of the steps with linear learning-rate warm-up."""
     decay: Fraction = 0.2
-    """Share of the steps, at the end, over which the learning rate falls to 0."""
+    """Share of the steps, at the end, over which the learning rate falls."""
+    final_learning_rate: Fraction = 0.0
+    """Share of the peak to which the learning rate falls."""
     sparsity_warmup: Fraction = 0.05
     """Share of the steps over which the sparsity coefficient rises from 0."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -97,6 +112,8 @@ class Recipe(Settings):
 class DictionarySettings(Recipe):
     """One crosscoder and its sweep: a run for each of latents x (k or sparsity) x seed."""
 
+    preset: Literal["pythia-160m", "pythia-6.9b", "towards-monosemanticity", "gpt2-cross-layer"] | None = None
+    """A published recipe, whose values stand for every key that is not given here."""
     sites: Annotated[tuple[SiteSelection, ...], Field(min_length=1)]
     """Where activations are read; their order is the dictionary's site axis."""
     latents: Annotated[tuple[Count, ...], Field(min_length=1)]

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ontogeny.config.base import Settings
+from ontogeny.config.presets import with_presets
 from ontogeny.config.study import Study
 from ontogeny.errors import UserError
 
@@ -21,6 +22,7 @@ def load_study(config: Mapping[str, Any], source: str = "config.yaml") -> Study:
     """
     if not config:
         raise UserError(f"{source}: the config is empty; docs/configuration.md lists its keys")
+    config = with_presets(config)
     try:
         return Study.model_validate_json(json.dumps(config))
     except ValidationError as error:

@@ -32,6 +32,7 @@ class Crosscoder(nn.Module):
     Attributes:
         W_enc_LSD: encoder, latent by latent, so that the gradient of few latents is few rows (shape: [L, S, D]).
         b_enc: encoder bias (shape: [L]).
+        pre_bias: whether b_dec is subtracted before encoding; never so in a crosscoder that was loaded.
         W_dec: decoder (shape: [L, S, D]).
         b_dec: decoder bias (shape: [S, D]).
         scales: a_s (shape: [S]).
@@ -51,12 +52,13 @@ class Crosscoder(nn.Module):
         nonlinearity: str,
         gate: str = "shared",
         k: int | None = None,
+        pre_bias: bool = False,
     ) -> None:
         """Make a crosscoder of zeros, without scales or centers."""
         super().__init__()
         self.sites = tuple(Site(*site) for site in sites)
         self.d_model, self.latents = d_model, latents
-        self.nonlinearity, self.gate, self.k = nonlinearity, gate, k
+        self.nonlinearity, self.gate, self.k, self.pre_bias = nonlinearity, gate, k, pre_bias
         self.W_enc_LSD = nn.Parameter(torch.zeros(latents, len(sites), d_model))
         self.b_enc = nn.Parameter(torch.zeros(latents))
         self.W_dec = nn.Parameter(torch.zeros(latents, len(sites), d_model))
@@ -110,7 +112,13 @@ class Crosscoder(nn.Module):
 
     def pre_activations(self, x_BSD: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
         """Compute h = sum_s W_enc[s]^T x_s + b_enc from scaled activations (shape: [B, L])."""
-        return product(x_BSD.flatten(1), self.W_enc_LSD.flatten(1).T, precision).add_(self.b_enc)
+        return product(x_BSD.flatten(1), self.W_enc_LSD.flatten(1).T, precision).add_(self.encoder_bias())
+
+    def encoder_bias(self) -> Tensor:
+        """Return b_enc, with what a bias that is subtracted before encoding comes to (shape: [L])."""
+        if not self.pre_bias:
+            return self.b_enc
+        return self.b_enc - self.W_enc_LSD.flatten(1) @ self.b_dec.flatten()
 
     def reconstruct(self, f_BL: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
         """Compute x_hat_s = sum_i f_i W_dec[i, s] + b_dec[s], in scaled units (shape: [B, S, D])."""
@@ -143,9 +151,8 @@ def save_crosscoder(folder: Path, crosscoder: Crosscoder, description: Mapping[s
         description: what `config.json` says beside what the crosscoder knows of itself: dictionary, run, sparsity,
             seed, tokens, study and versions.
     """
-    tensors = {
-        name: getattr(crosscoder, name).detach().float().cpu().contiguous() for name in _tensor_names(crosscoder)
-    }
+    tensors = _tensors(crosscoder) | {"b_enc": crosscoder.encoder_bias()}
+    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
     config = {
         "sites": [site._asdict() for site in crosscoder.sites],
         "scales": crosscoder.scales.tolist(),
@@ -180,7 +187,7 @@ def load_crosscoder(folder: Path) -> Crosscoder:
     for site, center in enumerate(config["centers"]):
         crosscoder.centers[site] = 0.0 if center is None else torch.tensor(center)
     crosscoder.scales.copy_(torch.tensor(config["scales"]))
-    expected = {name: getattr(crosscoder, name) for name in _tensor_names(crosscoder)}
+    expected = _tensors(crosscoder)
     shapes = {name: tuple(value.shape) for name, value in expected.items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     if found != shapes:
@@ -191,9 +198,11 @@ def load_crosscoder(folder: Path) -> Crosscoder:
     return crosscoder
 
 
-def _tensor_names(crosscoder: Crosscoder) -> list[str]:
+def _tensors(crosscoder: Crosscoder) -> dict[str, Tensor]:
     """Name the tensors of `crosscoder.safetensors`."""
-    return ["W_enc", "b_enc", "W_dec", "b_dec"] + (["threshold"] if crosscoder.threshold is not None else [])
+    tensors = {"W_enc": crosscoder.W_enc, "b_enc": crosscoder.b_enc}
+    tensors |= {"W_dec": crosscoder.W_dec, "b_dec": crosscoder.b_dec}
+    return tensors if crosscoder.threshold is None else tensors | {"threshold": crosscoder.threshold}
 
 
 def _read_config(file: Path) -> dict[str, Any]:

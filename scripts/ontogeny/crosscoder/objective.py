@@ -8,9 +8,9 @@ from torch import Tensor
 
 from ontogeny.config.dictionaries import Recipe
 from ontogeny.crosscoder.active import Active, active_entries
-from ontogeny.crosscoder.loss import auxk, mean_activity, squared_error, tanh_quad
+from ontogeny.crosscoder.loss import activity_count, auxk, mean_activity, squared_error, tanh_quad
 from ontogeny.crosscoder.model import Crosscoder
-from ontogeny.crosscoder.nonlinearity import Gate, jumprelu, largest, largest_of_batch
+from ontogeny.crosscoder.nonlinearity import Gate, firing_above, jumprelu, largest, largest_of_batch
 from ontogeny.crosscoder.products import with_gradient
 from ontogeny.crosscoder.site_gate import decode_gated, gated_activity
 from ontogeny.crosscoder.sparse_code import Rule, Weights, decode_active
@@ -31,7 +31,7 @@ class Terms(NamedTuple):
     loss: Tensor
     """Sum of the three terms (scalar)."""
     reconstruction: Tensor
-    """Squared error in scaled units, summed over sites and channels, mean over rows (scalar)."""
+    """Squared error in scaled units, summed over channels, summed or averaged over sites, mean over rows (scalar)."""
     sparsity: Tensor
     """Penalty times its coefficient (scalar)."""
     auxiliary: Tensor
@@ -82,7 +82,7 @@ class Objective:
             firing_BL, least_kept = self._firing(h_BL, norms_LS)
         decoded = self._decode(x_BSD, h_BL, norms_LS, firing_BL)
         error_BSD = decoded.reconstruction_BSD - x_BSD
-        reconstruction = squared_error(error_BSD)
+        reconstruction = squared_error(error_BSD) * self._site_weight
         sparsity = coefficient * self._penalty(decoded.activity_L, reconstruction)
         auxiliary = torch.zeros_like(reconstruction)
         if len(dead_N):
@@ -99,6 +99,38 @@ class Objective:
             decoded.active,
             least_kept,
         )
+
+    def row_losses(self, x_BSD: Tensor, coefficient: float) -> Tensor:
+        """Compute the loss of each row alone: squared error, and penalty as far as it is a sum over rows.
+
+        Args:
+            x_BSD: scaled activations (shape: [B, S, D]).
+            coefficient: what the penalty is multiplied by.
+
+        Returns:
+            (shape: [B]). The quadratic part of `tanh_quad` belongs to a batch and not to a row; it is left out.
+        """
+        terms = self(x_BSD, 0.0, x_BSD.new_empty(0, dtype=torch.int64))
+        loss_B = terms.error_BSD.square().sum((1, 2)) * self._site_weight
+        if self.recipe.penalty == "none":
+            return loss_B
+        norms_LG = terms.norms_LS if self.recipe.gate == "site" else terms.norms_LS.sum(1, keepdim=True)
+        for norms_L in norms_LG.T:
+            z_BL = self._code(terms, norms_L) * norms_L
+            added_B = z_BL.sum(1) if self.recipe.penalty == "l1" else (z_BL * self.recipe.tanh_scale).tanh_().sum(1)
+            loss_B += coefficient * added_B / activity_count(1, norms_LG.shape[1], self._tanh_scale())
+        return loss_B
+
+    def _code(self, terms: Terms, norms_L: Tensor) -> Tensor:
+        """Return the dense code, of one site under gate `site` (shape: [B, L])."""
+        if self.recipe.gate == "site":
+            return firing_above(terms.h_BL, norms_L, self.crosscoder.thresholds())
+        if terms.active is None:
+            assert terms.f_BL is not None
+            return terms.f_BL
+        f_BL = torch.zeros_like(terms.h_BL)
+        f_BL.view(-1)[terms.active.flat_N] = terms.h_BL.view(-1)[terms.active.flat_N]
+        return f_BL
 
     @property
     def precision(self) -> torch.dtype:
@@ -123,7 +155,7 @@ class Objective:
         worthwhile = SPARSE_BELOW[h_BL.device.type, self.precision] * firing_BL.numel()
         if self.sparse if self.sparse is not None else int(firing_BL.count_nonzero()) < worthwhile:
             return self._decode_sparse(x_BSD, h_BL, norms_LS, active_entries(firing_BL))
-        h_BL = with_gradient(h_BL, x_BSD.flatten(1), self.W_enc_LM, self.crosscoder.b_enc, self.precision)
+        h_BL = with_gradient(h_BL, x_BSD.flatten(1), self.W_enc_LM, self.crosscoder.encoder_bias(), self.precision)
         if self.recipe.penalty != "none":
             norms_LS = self.crosscoder.decoder_norms()
         if self.recipe.gate == "site":
@@ -138,7 +170,7 @@ class Objective:
 
     def _decode_sparse(self, x_BSD: Tensor, h_BL: Tensor, norms_LS: Tensor, active: Active) -> _Decoded:
         crosscoder = self.crosscoder
-        weights = Weights(crosscoder.W_enc_LSD, crosscoder.b_enc, crosscoder.W_dec, crosscoder.b_dec)
+        weights = Weights(crosscoder.W_enc_LSD, crosscoder.encoder_bias(), crosscoder.W_dec, crosscoder.b_dec)
         gate = self._gate() if self.recipe.nonlinearity == "jumprelu" else None
         tanh_scale = self._tanh_scale()
         rule = Rule(active, self.recipe.gate == "site", gate, tanh_scale, self.precision)
@@ -163,9 +195,9 @@ class Objective:
 
     def _auxiliary(self, x_BSD: Tensor, h_BL: Tensor, norms_LS: Tensor, error_BSD: Tensor, dead_N: Tensor) -> Tensor:
         W_enc_NM = self.W_enc_LM.index_select(0, dead_N)
-        b_enc_N = self.crosscoder.b_enc.index_select(0, dead_N)
+        b_enc_N = self.crosscoder.encoder_bias().index_select(0, dead_N)
         h_BN = with_gradient(h_BL.index_select(1, dead_N), x_BSD.flatten(1), W_enc_NM, b_enc_N, self.precision)
-        return auxk(
+        return self._site_weight * auxk(
             h_BN,
             self.crosscoder.W_dec.index_select(0, dead_N),
             norms_LS.index_select(0, dead_N).sum(1),
@@ -178,6 +210,11 @@ class Objective:
     def W_enc_LM(self) -> Tensor:
         """The encoder, latent by latent (shape: [L, S D])."""
         return self.crosscoder.W_enc_LSD.flatten(1)
+
+    @property
+    def _site_weight(self) -> float:
+        """What an error summed over sites is multiplied by."""
+        return 1 / len(self.crosscoder.sites) if self.recipe.site_error == "mean" else 1.0
 
     def _gate(self) -> Gate:
         if self.log_threshold_L is None:

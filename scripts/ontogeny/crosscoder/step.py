@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ontogeny.activations.statistics import SiteStatistics
 from ontogeny.config.dictionaries import RunSettings
 from ontogeny.crosscoder.initialisation import initialise
+from ontogeny.crosscoder.loss import squared_error
 from ontogeny.crosscoder.model import Crosscoder
 from ontogeny.crosscoder.nonlinearity import firing_above
 from ontogeny.crosscoder.objective import Objective, Terms
@@ -93,8 +94,21 @@ class Stepper:
     @property
     def learning_rate(self) -> float:
         """Learning rate of the next step."""
-        factor = learning_rate_factor(self.steps_done, self.steps, self.settings.warmup, self.settings.decay)
-        return factor * self.settings.learning_rate
+        settings = self.settings
+        factor = learning_rate_factor(
+            self.steps_done, self.steps, settings.warmup, settings.decay, settings.final_learning_rate
+        )
+        return factor * settings.learning_rate
+
+    @torch.no_grad()
+    def row_losses(self, raw_BSD: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the loss of each row, its squared error plus its share of an additive penalty.
+
+        Returns:
+            Losses (shape: [B]), and the scaled rows (shape: [B, S, D]).
+        """
+        x_BSD = self._scaled(raw_BSD)
+        return self.objective.row_losses(x_BSD, self.coefficient), x_BSD
 
     def faulty_sites(self, raw_BSD: Tensor) -> list[str]:
         """Name the sites where a batch is not finite: in its activations, else its errors, else its gradients."""
@@ -189,7 +203,7 @@ class Stepper:
             "reconstruction": terms.reconstruction.item(),
             "sparsity": terms.sparsity.item(),
             "auxiliary": terms.auxiliary.item(),
-            "fvu": (terms.reconstruction / spread).item(),
+            "fvu": (squared_error(terms.error_BSD) / spread).item(),
             "l0": self._mean_l0(terms),
             "dead": (self.silent_L >= self.settings.dead.after_rows).float().mean().item(),
             "learning_rate": self.learning_rate,
@@ -210,7 +224,9 @@ class Stepper:
 
 def _new_crosscoder(settings: RunSettings, d_model: int, statistics: Sequence[SiteStatistics]) -> Crosscoder:
     """Make a crosscoder of zeros with the scales and centers of its sites."""
-    crosscoder = Crosscoder(settings.sites, d_model, settings.latents, settings.nonlinearity, settings.gate, settings.k)
+    crosscoder = Crosscoder(
+        settings.sites, d_model, settings.latents, settings.nonlinearity, settings.gate, settings.k, settings.pre_bias
+    )
     for number, site in enumerate(statistics):
         if settings.center:
             crosscoder.centers[number] = torch.from_numpy(site.mean)

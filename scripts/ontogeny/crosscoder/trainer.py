@@ -14,11 +14,13 @@ from ontogeny.activations.statistics import SiteStatistics, read_statistics
 from ontogeny.command import progress
 from ontogeny.config.dictionaries import RunSettings
 from ontogeny.crosscoder.model import save_crosscoder
+from ontogeny.crosscoder.resampling import resample, resampling_due
 from ontogeny.crosscoder.state import Interrupted, SavedState, StateFolder, stop_requests
 from ontogeny.crosscoder.step import Stepper
 from ontogeny.errors import UserError
 from ontogeny.files import atomic_folder, write_csv
 from ontogeny.provenance import provenance
+from ontogeny.randomness import generator
 
 log = logging.getLogger("ontogeny")
 
@@ -92,6 +94,7 @@ def _take_steps(stepper: Stepper, reader: Reader, states: StateFolder, rows: Row
             number = batch.step + 1
             logged = number in (1, last) or number % settings.log_every == 0
             measured = stepper.step(batch.raw_BSD, logged)
+            _resample(stepper, reader)
 
             stops = asked()
             saves = stops or (number % settings.save_every == 0 and number < last)
@@ -107,6 +110,16 @@ def _take_steps(stepper: Stepper, reader: Reader, states: StateFolder, rows: Row
             if stops:
                 log.info("stopped on request at step %d of %d; the state is in %s", number, last, states.folder)
                 raise Interrupted
+
+
+def _resample(stepper: Stepper, reader: Reader) -> None:
+    """Let dead latents start again where the recipe has this step for it."""
+    dead = stepper.settings.dead
+    number = resampling_due(stepper.steps_done, dead.interval, dead.times) if dead.policy == "resample" else None
+    if number is not None:
+        raw_batches = (batch.raw_BSD for batch in reader.sample(dead.candidates, number))
+        started = resample(stepper, raw_batches, generator(stepper.settings.seed, "resample", number))
+        log.info("step %d: %d latents started again", stepper.steps_done, started)
 
 
 def _check_finite(stepper: Stepper, reader: Reader, states: StateFolder) -> None:
