@@ -168,10 +168,7 @@ def preset_runs(preset: str, **given: Any) -> list[RunSettings]:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_needs_nothing_but_sites_and_gives_way_to_keys(preset: str) -> None:
-    runs = load_study(changed("dictionaries", "crosscoder", value={"sites": SITES, "preset": preset})).runs(
-        "crosscoder"
-    )
-    (run,) = runs.values()
+    (run,) = preset_runs(preset)
     recipe = PRESETS[preset]
     assert run.learning_rate == recipe["learning_rate"]
     assert [run.latents, run.sparsity] == [*recipe["latents"], *recipe["sparsity"]]
