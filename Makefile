@@ -7,7 +7,7 @@ SNAKEMAKE := $(BIN)/snakemake
 CONFIG ?= config.yaml
 RATE ?= 0.1
 
-.PHONY: figures database report plan test unit end-to-end check docs lock clean
+.PHONY: figures database report plan test unit end-to-end check bench docs lock clean
 .DEFAULT_GOAL := figures
 
 figures: $(VENV)/.made
@@ -37,6 +37,9 @@ check: $(VENV)/.made
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile rules
 	$(SNAKEMAKE) --lint
+
+bench: $(VENV)/.made
+	@PYTHONPATH=scripts $(BIN)/python benchmarks/training_step.py
 
 docs: $(VENV)/.made
 	$(BIN)/python scripts/configuration.py --out docs

@@ -13,7 +13,7 @@ from crosscoder_runs import Planted, bytes_of, planted, run_settings, sites_of, 
 
 from ontogeny.activations.reader import Reader
 from ontogeny.activations.statistics import read_statistics
-from ontogeny.config.dictionaries import RunSettings
+from ontogeny.config.dictionaries import DeadLatents, Recipe, RunSettings
 from ontogeny.crosscoder.initialisation import unit_decoder
 from ontogeny.crosscoder.model import load_crosscoder, save_crosscoder
 from ontogeny.crosscoder.schedule import learning_rate_factor, sparsity_factor
@@ -340,8 +340,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "pre_bias": {"pre_bias": True},
     "site_error": {"site_error": "mean"},
     "precision": {"precision": "bfloat16"},
-    "dead.policy": {"dead": {"policy": "auxk", "after_rows": 256}},
-    "dead.interval": {"dead": {"policy": "resample", "interval": 4}},
+    "dead": {"dead": {"policy": "auxk", "after_rows": 256}},
     "penalty": {"penalty": "l1", "sparsity": 0.1},
 }
 JUMPRELU_CHANGES: dict[str, dict[str, Any]] = {
@@ -357,9 +356,30 @@ JUMPRELU_CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("plain", "changes"), [({}, CHANGES), (JUMPRELU, JUMPRELU_CHANGES)], ids=["batchtopk", "jumprelu"]
-)
+AUXK: dict[str, Any] = {"policy": "auxk", "after_rows": 256, "k": 4}
+AUXK_CHANGES = {"dead.after_rows": 512, "dead.k": 8, "dead.coefficient": 1.0, "dead.policy": "none"}
+RESAMPLE: dict[str, Any] = {"policy": "resample", "interval": 6, "times": 4, "candidates": 256}
+RESAMPLE_CHANGES = {"dead.interval": 8, "dead.times": 1, "dead.candidates": 512, "dead.encoder_scale": 0.5}
+SETTINGS: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
+    "batchtopk": ({}, CHANGES),
+    "jumprelu": (JUMPRELU, JUMPRELU_CHANGES),
+    **{
+        str(plain["policy"]): (
+            {"dead": plain, "k": 1, "latents": 64},
+            {name: {"dead": {**plain, name.removeprefix("dead."): value}} for name, value in changes.items()},
+        )
+        for plain, changes in ((AUXK, AUXK_CHANGES), (RESAMPLE, RESAMPLE_CHANGES))
+    },
+}
+
+
+def test_every_key_of_a_recipe_is_tested() -> None:
+    tested = {name for _, changes in SETTINGS.values() for name in changes}
+    keys = set(Recipe.model_fields) | {f"dead.{key}" for key in DeadLatents.model_fields}
+    assert keys - tested == {"log_every", "save_every"}, "which must change nothing"
+
+
+@pytest.mark.parametrize(("plain", "changes"), SETTINGS.values(), ids=SETTINGS)
 def test_every_setting_changes_the_result(
     plain: dict[str, Any], changes: dict[str, dict[str, Any]], activations: Path, tmp_path: Path
 ) -> None:
