@@ -157,7 +157,7 @@ def plain_dense_seconds(shape: Shape, precision: str, device: torch.device, step
         norms = W_dec.view(shape.latents, shape.sites, -1).norm(dim=-1).sum(1)
         loss = (reconstruction.float() - x).square().sum() / len(x) + 0.2 * (f.float() * norms).sum(1).mean()
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
 
     return median_seconds(step, steps, device)

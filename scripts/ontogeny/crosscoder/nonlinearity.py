@@ -30,9 +30,12 @@ def kth_largest(values: Tensor, k: int) -> Tensor:
     """
     values = values.detach()
     n = values.shape[-1]
-    if values.ndim == 1 and values.device.type == "cpu" and n > SAMPLED_FROM:
-        return _kth_largest_of_many(values, min(k, n))
-    return values.topk(min(k, n), sorted=False).values.amin(-1, keepdim=True)
+    k = min(k, n)
+    if values.device.type == "cpu" and values.ndim == 1 and n > SAMPLED_FROM:
+        return _kth_largest_of_many(values, k)
+    if values.device.type == "cpu" and k > n // 32:
+        return torch.from_numpy(np.partition(values.numpy(), n - k, axis=-1)[..., n - k, None])
+    return values.topk(k, sorted=False).values.amin(-1, keepdim=True)
 
 
 def _kth_largest_of_many(values_n: Tensor, k: int) -> Tensor:
