@@ -1,6 +1,7 @@
 """Every command logs its progress and cost, and tells a user's mistake in one line."""
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +69,29 @@ def test_log_ends_with_what_the_command_cost(tmp_path: Path) -> None:
 def test_slow_first_item_without_size_is_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "SECONDS_BETWEEN_LINES", -1.0)
     assert list(command.progress(range(3), 2, "steps", lambda step: min(step, 1))) == [0, 1, 2]
+
+
+MEMORY = """
+import gc, resource, sys
+sys.path.insert(0, {scripts!r})
+import numpy as np
+from ontogeny.command import command, run
+
+def main(arguments):
+    faults = []
+    for _ in range(20):
+        arrays = [np.ones(2**20, np.float32) for _ in range(8)]
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+    print(faults[-1] - faults[1], gc.get_threshold()[0])
+
+run(command("Allocate."), main)
+"""
+
+
+def test_freed_memory_is_used_again_without_a_page_fault(tmp_path: Path) -> None:
+    program = tmp_path / "allocate.py"
+    program.write_text(MEMORY.format(scripts=str(SCRIPTS)))
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=True)
+    faults, threshold = map(int, done.stdout.split())
+    assert faults < 1000 or platform.libc_ver()[0] != "glibc"
+    assert threshold < 10_000

@@ -15,6 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from tqdm import tqdm
 
 from ontogeny.errors import UserError
+from ontogeny.memory import settle
 
 log = logging.getLogger("ontogeny")
 
@@ -56,6 +57,7 @@ def run(parser: ArgumentParser, main: Callable[[Namespace], dict[str, float] | N
         parser: made by `command`.
         main: does the work and returns what was counted, such as `{"rows": 65536}`; rates are logged from it.
     """
+    settle()
     arguments = parser.parse_args()
     terminal = _redirect(arguments.log)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
