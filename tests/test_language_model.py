@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ontogeny.config.models import Architecture, TrainedModel, Training
 from ontogeny.errors import UserError
 from ontogeny.files import crc32
+from ontogeny.language_model import onednn
 from ontogeny.language_model.network import new_model
 from ontogeny.language_model.training import (
     TrainingFiles,
@@ -36,7 +37,7 @@ STEPS = (0, 1, 2, 25, 60)
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "language_model.py"
 
 
-def model_settings(**training: float) -> TrainedModel:
+def model_settings(**training: float | str) -> TrainedModel:
     shape = Architecture(layers=2, d_model=32, heads=2)
     recipe = {"steps": 60, "batch_size": 8, "learning_rate": 1e-2, "warmup_steps": 5, "heldout_tokens": 120}
     return TrainedModel(
@@ -96,15 +97,32 @@ def test_the_recorded_loss_is_that_of_the_saved_weights(files: TrainingFiles) ->
         assert table(files).query("split == 'heldout' and step == @step")["loss"].item() == pytest.approx(loss.item())
 
 
-def test_the_seed_decides_every_byte(files: TrainingFiles) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_seed_decides_every_byte(files: TrainingFiles, precision: str) -> None:
+    settings = model_settings(precision=precision)
     runs = {name: files._replace(model=files.model.parent / name) for name in ("a", "again", "other")}
     for name, seed in (("a", 0), ("again", 0), ("other", 1)):
-        train_language_model(model_settings(), seed, runs[name])
+        train_language_model(settings, seed, runs[name])
     a, again, other = (runs[name].model for name in runs)
     assert all(weights(a / f"step{step}") == weights(again / f"step{step}") for step in STEPS)
     assert (a / "training.csv").read_bytes() == (again / "training.csv").read_bytes()
     assert weights(a / "step0") != weights(other / "step0")
     assert weights(a / "step60") != weights(a / "step25") != weights(a / "step0")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_learns_as_well_as_float32(
+    files: TrainingFiles, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onednn, "MULTIPLIES_BFLOAT16", native)
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        run = files._replace(model=files.model.parent / precision)
+        train_language_model(model_settings(precision=precision), 0, run)
+        losses[precision] = table(run).query("split == 'heldout'").set_index("step")["loss"]
+    assert losses["bfloat16"][0] == losses["float32"][0]
+    assert losses["bfloat16"][60] == pytest.approx(losses["float32"][60], abs=0.05)
+    assert losses["bfloat16"][60] != losses["float32"][60]
 
 
 def test_the_table_does_not_depend_on_how_often_it_is_written(files: TrainingFiles) -> None:
@@ -143,7 +161,7 @@ def test_padding_is_known_by_length_and_token_0_counts_where_it_is_real(tmp_path
     assert mean_loss(model, dirty, every) == pytest.approx(expected)
     for read in (clean, dirty):
         optimiser = torch.optim.SGD(model.parameters(), lr=0.0)
-        assert train_step(model, optimiser, read, every, 0.0, 1.0) == (pytest.approx(expected), 31)
+        assert train_step(model, optimiser, read, every, 0.0, Training()) == (pytest.approx(expected), 31)
 
 
 def test_a_context_of_bos_alone_is_left_out_and_nothing_else(tmp_path: Path) -> None:
@@ -221,9 +239,9 @@ def test_the_gradient_is_clipped(files: TrainingFiles) -> None:
     tokens: Tokens = read_tokens(files.train)
     moved = []
     for clip in (1e-3, 1e9):
-        model = tiny_model()
+        model, recipe = tiny_model(), Training(gradient_clip=clip)
         before = [weight.detach().clone() for weight in model.parameters()]
-        train_step(model, torch.optim.SGD(model.parameters(), lr=1.0), tokens, np.arange(8), 1.0, clip)
+        train_step(model, torch.optim.SGD(model.parameters(), lr=1.0), tokens, np.arange(8), 1.0, recipe)
         moved.append(sum((a - b).square().sum() for a, b in zip(before, model.parameters(), strict=True)).sqrt().item())
     assert moved[0] == pytest.approx(1e-3, rel=1e-3)
     assert moved[1] > 0.1

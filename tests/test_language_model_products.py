@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.profiler import profile
 
+from ontogeny.language_model import onednn
 from ontogeny.language_model.loss import ROWS_AT_ONCE, linear_cross_entropy
 from ontogeny.language_model.onednn import AVAILABLE, OneDNNLinear, matmul_transposed, weight_gradient
 
@@ -30,6 +31,23 @@ def test_the_loss_in_blocks_is_the_cross_entropy_of_all_logits(rows: int, width:
     torch.testing.assert_close(loss.double(), exact, rtol=1e-5, atol=1e-5)
     found, expected = (gradients(3 * value, hidden_ND, unembedding_VD) for value in (loss, exact))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_factors_in_bfloat16_are_rounded_and_nothing_else(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "MULTIPLIES_BFLOAT16", native)
+    rows, width, vocabulary = ROWS_AT_ONCE + 5, 24, 40
+    layer, x, unembedding_VD = nn.Linear(16, width), draw(rows, 16), draw(vocabulary, width)
+    targets_N = torch.arange(rows) * 7 % vocabulary
+    leaves = (x, unembedding_VD, *layer.parameters())
+    with OneDNNLinear(torch.bfloat16):
+        loss = linear_cross_entropy(layer(x), unembedding_VD, targets_N, torch.bfloat16)
+    hidden_ND = functional.linear(*(leaf.bfloat16().double() for leaf in (x, layer.weight)), layer.bias.double())
+    exact = functional.cross_entropy(hidden_ND @ unembedding_VD.bfloat16().double().T, targets_N)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(exact.item(), rel=2e-3)
+    for found, expected in zip(gradients(loss, *leaves), gradients(exact, *leaves), strict=True):
+        assert (found - expected).norm() < 0.01 * expected.norm()
 
 
 def test_the_loss_of_large_logits_is_finite() -> None:

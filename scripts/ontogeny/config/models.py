@@ -59,6 +59,8 @@ class Training(Settings):
     """Decoupled weight decay of matrices."""
     gradient_clip: Positive = 1.0
     """Largest norm of the gradient."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type of the factors in matrix products while training; weights, and the heldout loss, are float32."""
     heldout_tokens: Count = 32768
     """Heldout tokens on which the loss of every saved checkpoint is measured."""
     log_every: Count = 10

@@ -89,7 +89,7 @@ def train_language_model(settings: TrainedModel, seed: int, files: TrainingFiles
     for step in progress(range(recipe.steps + 1), recipe.steps, "steps", lambda step: min(step, 1)):
         rate = learning_rate(recipe, step)
         if step > 0:
-            loss, tokens = train_step(model, optimiser, train, next(order), rate, recipe.gradient_clip)
+            loss, tokens = train_step(model, optimiser, train, next(order), rate, recipe)
             _check_finite(loss, step, rate, files.model)
             trained += tokens
             since.append((loss, tokens))
@@ -113,7 +113,7 @@ def train_step(
     tokens: Tokens,
     contexts: NDArray[np.int64],
     rate: float,
-    gradient_clip: float,
+    recipe: Training,
 ) -> tuple[float, int]:
     """Change the weights once; they stay as they are where the loss or its gradient is not finite.
 
@@ -123,15 +123,16 @@ def train_step(
         tokens: what is trained on.
         contexts: numbers of the batch's contexts.
         rate: learning rate.
-        gradient_clip: largest norm of the gradient.
+        recipe: precision of the products, and largest norm of the gradient.
 
     Returns:
         Mean loss before the change in nats, or not a finite number, and how many tokens it is over.
     """
-    hidden_ND, targets_N = _read_context(model, tokens, contexts)
-    loss = linear_cross_entropy(hidden_ND, model.lm_head.weight, targets_N)
+    precision = getattr(torch, recipe.precision)
+    hidden_ND, targets_N = _read_context(model, tokens, contexts, precision)
+    loss = linear_cross_entropy(hidden_ND, model.lm_head.weight, targets_N, precision)
     loss.backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), gradient_clip)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
     if norm.isfinite():
         for group in optimiser.param_groups:
             group["lr"] = rate
@@ -198,13 +199,15 @@ def save(model: GPTNeoXForCausalLM, files: TrainingFiles, step: int) -> None:
         (folder / "model.safetensors").chmod(0o644)
 
 
-def _read_context(model: GPTNeoXForCausalLM, tokens: Tokens, contexts: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+def _read_context(
+    model: GPTNeoXForCausalLM, tokens: Tokens, contexts: NDArray[np.int64], precision: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
     """Run contexts up to the unembedding, (N, D) wherever a real token follows, and give those N ids with it."""
     length_B = torch.from_numpy(tokens.length[contexts])
     tokens_BT = torch.from_numpy(tokens.tokens[contexts, : int(length_B.max())].astype(np.int64))
     follows_BT = torch.arange(1, tokens_BT.shape[1]) < length_B[:, None]
     device = model.lm_head.weight.device
-    with OneDNNLinear():
+    with OneDNNLinear(precision):
         hidden_BTD = model.gpt_neox(input_ids=tokens_BT.to(device)).last_hidden_state
     return hidden_BTD[:, :-1][follows_BT.to(device)], tokens_BT[:, 1:][follows_BT].to(device)
 
