@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ontogeny.crosscoder.model import Crosscoder
 from ontogeny.errors import UserError
+from ontogeny.evaluation import encoding
 from ontogeny.evaluation.reconstruction import write_reconstruction
 from ontogeny.evaluation.tables import COLUMNS
 
@@ -139,3 +140,21 @@ def test_rows_without_variance_are_refused(tmp_path: Path) -> None:
     dictionary = save(tmp_path, identity(D_MODEL))
     with pytest.raises(UserError, match="all 1 heldout rows are equal, so FVU is not defined"):
         write_reconstruction(dictionary, tmp_path / "activations", SHARDS[:1], tmp_path / "out.csv")
+
+
+@pytest.mark.parametrize(
+    ("nonlinearity", "gate"), [("batchtopk", "shared"), ("jumprelu", "shared"), ("jumprelu", "site")]
+)
+@pytest.mark.parametrize("few", [0.0, 1.0])
+def test_decoding_what_fires_is_decoding(
+    nonlinearity: str, gate: str, few: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "FEW", few)
+    crosscoder = random_crosscoder(D_MODEL, nonlinearity, gate).requires_grad_(False)
+    x_BSD = torch.randn(9, len(SITES), D_MODEL, generator=torch.Generator().manual_seed(0)) * 3
+    f = crosscoder.encode(x_BSD)
+    f[:2], f[-1:] = 0.0, 0.0  # rows without a feature, at both ends
+    assert 0 < f.count_nonzero() < f.numel()
+    torch.testing.assert_close(encoding.decode(crosscoder, f), crosscoder.decode(f), rtol=1e-5, atol=1e-5)
+    silent = torch.zeros_like(f)
+    torch.testing.assert_close(encoding.decode(crosscoder, silent), crosscoder.decode(silent))

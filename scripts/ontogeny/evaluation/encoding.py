@@ -9,13 +9,17 @@ from torch import Tensor
 
 from ontogeny.activations.store import open_aligned, open_shard
 from ontogeny.command import progress
+from ontogeny.crosscoder.active import weighted_rows
 from ontogeny.crosscoder.model import Crosscoder, load_crosscoder
 
-LARGEST_BLOCK = 2048
-"""Rows encoded at once."""
+LARGEST_BLOCK = 256
+"""Rows encoded at once: their sums in float64 stay in the processor's cache."""
 
 LARGEST_ENCODING = 2**27
 """Feature activations held at once, which decides where dictionaries are large."""
+
+FEW = 1 / 16
+"""Share of a code up to which decoding goes over the entries that fire; beyond a tenth a dense product is faster."""
 
 
 class Block(NamedTuple):
@@ -61,7 +65,26 @@ def reconstruct(crosscoder: Crosscoder, x_BSD: Tensor) -> Tensor:
     """Replace raw activations, (B, S, D), by what the dictionary makes of them, in raw units and where they are."""
     device = crosscoder.W_dec.device
     blocks = (block_BSD.to(device) for block_BSD in torch.split(x_BSD, _block_rows(crosscoder)))
-    return torch.cat([crosscoder.decode(crosscoder.encode(block_BSD)).to(x_BSD.device) for block_BSD in blocks])
+    return torch.cat([decode(crosscoder, crosscoder.encode(block_BSD)).to(x_BSD.device) for block_BSD in blocks])
+
+
+def decode(crosscoder: Crosscoder, f: Tensor) -> Tensor:
+    """Compute `crosscoder.decode(f)`, over the entries that fire alone where those are few.
+
+    Args:
+        crosscoder: the dictionary.
+        f: what it encoded, (B, L), or (B, S, L) under gate `site`, which is decoded densely.
+
+    Returns:
+        Raw activations, (B, S, D), the same as from the dense product but for rounding.
+    """
+    if f.ndim == 3 or f.count_nonzero() > FEW * f.numel():
+        return crosscoder.decode(f)
+    row_N, latent_N = f.nonzero(as_tuple=True)
+    starts = torch.searchsorted(row_N, torch.arange(len(f) + 1, device=f.device))
+    scaled_BV = weighted_rows(crosscoder.W_dec.flatten(1), latent_N, starts, f[row_N, latent_N])
+    scaled_BSD = scaled_BV.view(len(f), *crosscoder.b_dec.shape) + crosscoder.b_dec
+    return scaled_BSD / crosscoder.scales[:, None] + crosscoder.centers
 
 
 def _blocks(crosscoder: Crosscoder, activations: Path, shards: Sequence[str]) -> Iterator[Block]:

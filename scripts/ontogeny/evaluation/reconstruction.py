@@ -7,7 +7,7 @@ import torch
 
 from ontogeny.crosscoder.model import Crosscoder
 from ontogeny.errors import UserError
-from ontogeny.evaluation.encoding import encoded_blocks, load_dictionary
+from ontogeny.evaluation.encoding import decode, encoded_blocks, load_dictionary
 from ontogeny.evaluation.metrics import ActivityCounts, ReconstructionSums
 from ontogeny.evaluation.tables import Measurement, metrics_table, read_identity
 from ontogeny.files import write_csv
@@ -46,7 +46,7 @@ def reconstruction(crosscoder: Crosscoder, activations: Path, shards: Sequence[s
     sums = ReconstructionSums(len(sites), crosscoder.d_model)
     counts = ActivityCounts(len(sites), crosscoder.latents)
     for block in encoded_blocks(crosscoder, activations, shards):
-        sums.add(block.x, crosscoder.decode(block.f))
+        sums.add(block.x, decode(crosscoder, block.f))
         counts.add(block.f)
     flat = (sums.spread_S == 0).nonzero()
     if len(flat):
