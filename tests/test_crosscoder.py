@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from crosscoder_runs import sites_of
+from disk_limits import file_size_limit
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -144,3 +145,10 @@ def test_damaged_or_foreign_files_are_refused_in_one_line(tmp_path: Path) -> Non
     config.write_text(described[:40])
     with pytest.raises(UserError, match=r"config\.json: no JSON"):
         load_crosscoder(tmp_path)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"crosscoder\.safetensors: the disk is full") as raised, file_size_limit(1000):
+        save_crosscoder(tmp_path, crosscoder_of("topk", "shared", 4), DESCRIPTION)
+    assert "\n" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import torch
 from crosscoder_runs import bytes_of, planted, run_settings, train_small, write_activations
+from disk_limits import file_size_limit
 from torch import Tensor
 
 from ontogeny.config.dictionaries import RunSettings
 from ontogeny.crosscoder.state import SavedState, StateFolder
 from ontogeny.crosscoder.step import Stepper
+from ontogeny.errors import UserError
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "dictionary.py"
 ROWS = 8192
@@ -49,6 +51,18 @@ def test_the_last_two_states_are_kept_until_the_run_is_finished(tmp_path: Path) 
     ]
     folder.remove()
     assert not folder.folder.exists()
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_states_before(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path, "f")
+    folder.save(state_of(10))
+    with (
+        pytest.raises(UserError, match=r"state-000000020\.safetensors: the disk is full") as raised,
+        file_size_limit(100),
+    ):
+        folder.save(state_of(20))
+    assert "\n" not in str(raised.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["state-000000010.safetensors"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])

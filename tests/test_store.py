@@ -16,6 +16,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from disk_limits import file_size_limit
 
 from ontogeny.activations.store import Floats, encode, open_aligned, open_shard, verify_shard, write_shard
 from ontogeny.errors import UserError
@@ -297,17 +298,6 @@ def test_a_flipped_byte_at_any_site_is_refused_where_bytes_are_verified(tmp_path
     open_aligned(tmp_path, sites, "train-00000")
     line = refusal(lambda: open_aligned(tmp_path, sites, "train-00000", verify=True))
     assert line.startswith(f"{tmp_path / sites[1].key / 'train-00000.h5'}: its bytes have changed")
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """Let no file of this process grow beyond `size` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @contextmanager

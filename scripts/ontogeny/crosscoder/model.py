@@ -13,14 +13,15 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ontogeny.crosscoder.nonlinearity import firing_above, topk
 from ontogeny.crosscoder.products import product
 from ontogeny.errors import UserError
-from ontogeny.files import atomic, write_json
+from ontogeny.files import write_json
 from ontogeny.sites import Site
+from ontogeny.tensors import write_tensors
 
 WEIGHTS_FILE = "crosscoder.safetensors"
 CONFIG_FILE = "config.json"
@@ -150,6 +151,9 @@ def save_crosscoder(folder: Path, crosscoder: Crosscoder, description: Mapping[s
         crosscoder: the trained crosscoder.
         description: what `config.json` says beside what the crosscoder knows of itself: dictionary, run, sparsity,
             seed, tokens, study and versions.
+
+    Raises:
+        UserError: the disk is full.
     """
     tensors = _tensors(crosscoder) | {"b_enc": crosscoder.encoder_bias()}
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
@@ -163,9 +167,7 @@ def save_crosscoder(folder: Path, crosscoder: Crosscoder, description: Mapping[s
         "latents": crosscoder.latents,
         **description,
     }
-    with atomic(folder / WEIGHTS_FILE) as temporary:
-        # One key alone, because safetensors writes several of them in no fixed order.
-        save_file(tensors, temporary, metadata={"ontogeny": json.dumps(dict(description), sort_keys=True)})
+    write_tensors(folder / WEIGHTS_FILE, tensors, json.dumps(dict(description), sort_keys=True))
     write_json(folder / CONFIG_FILE, config)
 
 

@@ -12,10 +12,9 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ontogeny.files import atomic
+from ontogeny.tensors import write_tensors
 
 log = logging.getLogger("ontogeny")
 
@@ -57,7 +56,11 @@ class StateFolder:
         self.folder, self.fingerprint = folder, fingerprint
 
     def save(self, state: SavedState) -> None:
-        """Write a state and let go of the one before the one before."""
+        """Write a state and let go of the one before the one before.
+
+        Raises:
+            UserError: the disk is full; the states before are kept.
+        """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
         header = {
             "fingerprint": self.fingerprint,
@@ -65,8 +68,7 @@ class StateFolder:
             "crc32": _checksum(tensors),
             "rows": state.rows,
         }
-        with atomic(self.folder / f"state-{state.step:09d}.safetensors") as temporary:
-            save_file(tensors, temporary, metadata={"ontogeny": json.dumps(header)})
+        write_tensors(self.folder / f"state-{state.step:09d}.safetensors", tensors, json.dumps(header))
         for file in self._files()[KEPT:]:
             file.unlink()
 

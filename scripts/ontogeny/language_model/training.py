@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 import transformers
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 from transformers import GPTNeoXForCausalLM
@@ -25,6 +24,7 @@ from ontogeny.language_model.loss import linear_cross_entropy
 from ontogeny.language_model.network import new_model
 from ontogeny.language_model.onednn import OneDNNLinear, matmul_transposed
 from ontogeny.randomness import generator
+from ontogeny.tensors import system_errors
 from ontogeny.tokens import Tokens, read_tokens
 
 BETAS = (0.9, 0.95)
@@ -192,10 +192,8 @@ def save(model: GPTNeoXForCausalLM, files: TrainingFiles, step: int) -> None:
     """Write a checkpoint, whole or not at all."""
     transformers.utils.logging.disable_progress_bar()
     with new_checkpoint(files.model / f"step{step}", files.tokenizer, files.study) as folder:
-        try:
+        with system_errors():
             model.save_pretrained(folder)
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
         (folder / "model.safetensors").chmod(0o644)
 
 
