@@ -1,12 +1,16 @@
 """Files appear whole or not at all."""
 
+import os
 import resource
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from ontogeny import files
 from ontogeny.errors import UserError
 from ontogeny.files import atomic, atomic_folder, crc32, write_csv, write_json
 
@@ -38,6 +42,34 @@ def test_folder_replaces_the_old_one_whole(tmp_path: Path) -> None:
         with atomic_folder(path) as temporary:
             (temporary / name).write_text(name)
     assert [file.name for file in path.iterdir()] == ["new"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ontogeny.files import atomic, atomic_folder
+with atomic_folder(Path(sys.argv[1], "step7")) as folder, atomic(Path(sys.argv[1], "table.csv")) as file:
+    (folder / "weights").write_text("half")
+    file.write_text("half")
+    os.kill(os.getpid(), getattr(signal, sys.argv[2]))
+"""
+"""Writes a folder and a file, and is killed in the middle of both."""
+
+
+@pytest.mark.parametrize("end", ["SIGTERM", "SIGKILL"])
+def test_what_a_killed_writer_leaves_is_removed_by_the_next_and_nothing_else(tmp_path: Path, end: str) -> None:
+    others = [".step7.abc.tmp.json", ".step7.5.abc.tmp", ".step70.abc.tmp", ".table.b.12.tmp.csv", ".table.12.tmp.pdf"]
+    for name in others:
+        (tmp_path / name).touch()
+    scripts = Path(files.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(scripts)}
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path, end], env=environment, check=False)
+    assert done.returncode == -getattr(signal, end)
+    assert len(list(tmp_path.iterdir())) == len(others) + 2
+    with atomic_folder(tmp_path / "step7") as folder, atomic(tmp_path / "table.csv") as file:
+        (folder / "weights").write_text("whole")
+        file.write_text("whole")
+    assert {entry.name for entry in tmp_path.iterdir()} == {*others, "step7", "table.csv"}
 
 
 def test_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:

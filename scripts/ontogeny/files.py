@@ -1,9 +1,9 @@
 """Files that appear whole or not at all."""
 
 import errno
-import glob
 import json
 import os
+import re
 import shutil
 import tempfile
 import zlib
@@ -26,12 +26,14 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` and rename what was written there to `path` when the block ends well.
 
-    The temporary name keeps the suffix of `path`. A block that raises leaves nothing behind and `path` as it was.
+    The temporary name keeps the suffix of `path`. A block that raises leaves nothing behind and `path` as it was; what
+    a killed writer leaves behind is removed by the next one, since a path has one writer at a time.
 
     Raises:
         UserError: the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path.parent, path.stem, path.suffix)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         with full_disk(path):
@@ -43,21 +45,18 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(path: Path) -> None:
-    """Remove temporary files that killed writers of `path` left beside it; only for files that have one writer."""
-    for temporary in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp{path.suffix}"):
-        temporary.unlink(missing_ok=True)
-
-
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path` and put it in the place of `path` when the block ends well.
+
+    What a killed writer leaves behind is removed by the next one, since a path has one writer at a time.
 
     Raises:
         UserError: the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    _remove_leftovers(path.parent, path.name, "")
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     try:
         with full_disk(path):
             temporary.chmod(0o755)
@@ -67,6 +66,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_leftovers(folder: Path, stem: str, suffix: str) -> None:
+    """Remove `.<stem>.<no dot here>.tmp<suffix>`: temporary files and folders of writers that were killed."""
+    name = re.compile(rf"\.{re.escape(stem)}\.[^.]+\.tmp{re.escape(suffix)}")
+    for leftover in [entry for entry in folder.iterdir() if name.fullmatch(entry.name)]:
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ontogeny.errors import UserError
-from ontogeny.files import atomic, remove_leftovers
+from ontogeny.files import atomic
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -85,7 +85,6 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], attributes: Map
     Raises:
         UserError: the disk is full.
     """
-    remove_leftovers(path)
     stored = {**attributes, "crc32": checksum(arrays.values())}
     with atomic(path) as temporary, _Sink(temporary, "w+") as sink:
         with h5py.File(sink, "w", libver="v110", alignment_threshold=PAGE, alignment_interval=PAGE) as file:
