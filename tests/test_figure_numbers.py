@@ -142,6 +142,38 @@ def test_sample_is_seeded(tables: dict[str, list[Path]]) -> None:
     assert first == again != other
 
 
+def test_sample_is_what_its_caption_says(tmp_path: Path) -> None:
+    for initial, expected in ((0.1, {"initialisation": 20, "emergent": 20}), (0.04, {"emergent": 28})):
+        numbers = drawn("decoder_norms", made_up.features_of(tmp_path, initial), features=40)[1]
+        sample = numbers[numbers["panel"] == "norms"].drop_duplicates("feature")["class"].value_counts()
+        assert sample.sum() == 40
+        assert expected.items() <= sample.to_dict().items()
+    words_of = import_module("ontogeny.figures.decoder_norms").DESCRIPTION
+    assert "equal numbers of both classes, where each has enough" in words_of
+
+
+@pytest.mark.parametrize(
+    ("emergent", "said"),
+    [
+        ([0.1] * 4 + [0.9] * 8, "Emergent features are the stronger ones from step 8 on."),
+        ([0.1, 0.9, 0.1, 0.1] + [0.9] * 8, "Emergent features are the stronger ones from step 8 on."),
+        ([0.9] * 12, "Emergent features are the stronger ones from step 0 on."),
+        ([0.1] * 4 + [0.9] * 7 + [0.1], ""),
+        ([0.1] * 12, ""),
+    ],
+)
+def test_emergent_features_are_the_stronger_ones_from_where_they_stay_so(
+    emergent: list[float], said: str, tables: dict[str, list[Path]]
+) -> None:
+    numbers = drawn("decoder_norms", tables["decoder_norms"])[1]
+    mean = numbers["panel"] == "mean"
+    numbers.loc[mean & (numbers["class"] == "emergent"), "normalised_norm"] = emergent
+    numbers.loc[mean & (numbers["class"] == "initialisation"), "normalised_norm"] = 0.5
+    finding = import_module("ontogeny.figures.decoder_norms").caption(numbers).finding
+    assert ("stronger" in finding) == bool(said)
+    assert said in finding
+
+
 def test_language_model_draws_the_table(tables: dict[str, list[Path]]) -> None:
     figure, numbers = drawn("language_model", tables["language_model"])
     table = pd.read_csv(tables["language_model"][0])

@@ -47,7 +47,7 @@ class DecoderNormsFigure(FigureSettings):
     height: Millimetres = 100.0
     """Millimetres."""
     features: Count = 200
-    """Features in the sample, drawn by chance from those that fire on heldout rows."""
+    """Features in the sample: equal numbers of both classes, as far as there are, by chance from those that fire."""
     seed: int = 0
     """Seed of the sample."""
     colormap: Literal["magma", "inferno", "plasma", "viridis", "cividis", "gray"] = "magma"

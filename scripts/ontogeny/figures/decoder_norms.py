@@ -43,8 +43,9 @@ DESCRIPTION = (
     "Decoder norm of a feature at each site over its maximum over sites. Initialisation features are above tau at the "
     "first site, emergent features rise above it later. (a) Mean over all features of a class, of "
     "those that fire on heldout rows. "
-    "(b) A sample with as many features of each class as there are, one a row, ordered by the site where they emerge "
-    "and then by the centre of mass of their norms. Training steps are on a log axis with step 0 in a slot of its own."
+    "(b) A sample with equal numbers of both classes, where each has enough, one feature a row, ordered by the site "
+    "where they emerge and then by the centre of mass of their norms; the numbers at the left are how many there are. "
+    "Training steps are on a log axis with step 0 in a slot of its own."
 )
 
 LEFT, RIGHT, TOP = 33.0, 24.0, 5.0
@@ -273,8 +274,9 @@ def caption(numbers: pd.DataFrame) -> Caption:
         ends = [f"{rounded(mean[place])} at {names[place]}" for place in (0, -1)]
         finding += f" The mean norm of {name} features is {listed(ends)}."
     if len(norms) == len(CLASSES):
-        later = np.flatnonzero(norms["emergent"] > norms["initialisation"])
-        finding += f" Emergent features are the stronger ones from {names[later[0]]} on." if len(later) else ""
+        stronger = norms["emergent"] > norms["initialisation"]
+        since = len(stronger) - int(np.logical_and.accumulate(stronger[::-1]).sum())
+        finding += f" Emergent features are the stronger ones from {names[since]} on." if stronger[-1] else ""
     first = numbers.iloc[0]
     run, tokens = f"run {first['run']} of {first['dictionary']}", counted(int(first["rows"]), "heldout row")
     return Caption(TITLE, DESCRIPTION, finding, run, tokens)
