@@ -49,6 +49,27 @@ def test_mistake_is_one_line_on_the_terminal_and_in_the_log(tmp_path: Path) -> N
     assert "from a library" in log
 
 
+def test_log_of_a_failed_attempt_stays_until_one_succeeds(tmp_path: Path) -> None:
+    log = tmp_path / "count.log"
+    for attempts in (1, 2, 3):
+        _run(tmp_path, "--fail", "--log", str(log))
+        assert log.read_text().count("error: corpus.txt") == attempts
+        assert log.read_text().count("\nattempt at 20") == attempts - 1
+    _run(tmp_path, "--log", str(log))
+    assert log.read_text().count("error: corpus.txt") == 3
+    _run(tmp_path, "--log", str(log))
+    assert "error" not in log.read_text()
+    assert "attempt" not in log.read_text()
+
+
+def test_log_of_failed_attempts_does_not_grow_without_end(tmp_path: Path) -> None:
+    log = tmp_path / "count.log"
+    log.write_text("early\n" + "late\n" * command.KEPT_LOG)
+    _run(tmp_path, "--fail", "--log", str(log))
+    assert command.KEPT_LOG < log.stat().st_size < command.KEPT_LOG + 2000
+    assert "late\n\nattempt at 20" in log.read_text()
+
+
 def test_mistake_without_a_log_is_one_line(tmp_path: Path) -> None:
     done = _run(tmp_path, "--fail")
     assert done.stderr.count("error:") == 1

@@ -25,6 +25,11 @@ ItemT = TypeVar("ItemT")
 SECONDS_BETWEEN_LINES = 10.0
 """How often progress is written to a log."""
 
+KEPT_LOG = 2**18
+"""Bytes of failed attempts that a log keeps before what the present one writes."""
+ATTEMPT = "\nattempt at "
+"""Begins the part of a log that another attempt follows."""
+
 
 def command(description: str | None) -> ArgumentParser:
     """Make the parser of a command, with the options that all commands share."""
@@ -119,16 +124,27 @@ def _parser(parts: TypeAdapter[SettingsT], name: str) -> Callable[[str], Setting
 
 
 def _redirect(file: Path | None) -> int | None:
-    """Send standard output and error to `file`, and return a descriptor of what standard error was before."""
+    """Send standard output and error to `file`, and return a descriptor of what standard error was before.
+
+    What a failed or killed attempt wrote stays above it: a job that is retried would otherwise never say why.
+    """
     if file is None:
         return None
     file.parent.mkdir(parents=True, exist_ok=True)
     terminal = os.dup(2)
-    target = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    earlier = _failed_attempts(file)
+    file.write_bytes(earlier + f"{ATTEMPT}{time.strftime('%F %T')}\n".encode() if earlier else b"")
+    target = os.open(file, os.O_WRONLY | os.O_APPEND)
     os.dup2(target, 1)
     os.dup2(target, 2)
     os.close(target)
     return terminal
+
+
+def _failed_attempts(file: Path) -> bytes:
+    """Read the end of what attempts before wrote; nothing where the last one told its cost, so came to its end."""
+    written = file.read_bytes() if file.is_file() else b""
+    return b"" if b" cost {" in written.rpartition(ATTEMPT.encode())[2] else written[-KEPT_LOG:]
 
 
 def _cost(seconds: float, counts: dict[str, float]) -> dict[str, float]:
