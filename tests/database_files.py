@@ -15,6 +15,10 @@ from ontogeny.sites import Site
 SITES = [Site("neox", step, "blocks.2.hook_resid_post") for step in (0, 1, 4, 64, 512)]
 
 
+MADE_BY = {"study": "planets", "study_hash": "h1", "commit": "c1", "study_seed": "0", "versions": "numpy 2"}
+"""What the tables say of what made them."""
+
+
 class RunFiles(NamedTuple):
     """Folders of one run."""
 
@@ -40,7 +44,7 @@ def write_run(
     config = {**identity._asdict(), "sites": [site._asdict() for site in sites], "study": "planets"}
     (files.dictionary / "config.json").write_text(json.dumps(config))
     metadata = {
-        "study": "planets",
+        **MADE_BY,
         **{key: str(value) for key, value in identity._asdict().items()},
         "sites": json.dumps([site._asdict() for site in sites]),
     }

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from database_commands import SCRIPTS, server_pid, server_runs, wait_until
-from database_files import RunFiles, write_metrics, write_run
+from database_files import MADE_BY, RunFiles, write_metrics, write_run
 from pymongo.database import Database
 
 from ontogeny.config.database import DatabaseSettings
@@ -33,9 +33,11 @@ def root(tmp_path: Path) -> Iterator[Path]:
     wait_until(lambda: not (home / "server.lock").exists() or not server_runs(home))
 
 
-def ingest(root: Path, files: RunFiles, settings: DatabaseSettings = EMBEDDED) -> dict[str, Any]:
+def ingest(
+    root: Path, files: RunFiles, settings: DatabaseSettings = EMBEDDED, study: Path | None = None
+) -> dict[str, Any]:
     """Ingest in this process and return the receipt."""
-    write_receipt(settings, root / "server", files.features, files.metrics, files.dictionary, root / "out.json", None)
+    write_receipt(settings, root / "server", *files, root / "out.json", study)
     receipt: dict[str, Any] = json.loads((root / "out.json").read_text())
     return receipt
 
@@ -102,6 +104,18 @@ def test_ingesting_again_writes_nothing(root: Path) -> None:
         assert writes(database) == count
         assert dump(database) == before
     assert (root / "out.json").read_bytes() == receipt
+
+
+def test_a_run_is_of_the_commit_that_made_its_tables_whoever_ingests_it(root: Path) -> None:
+    files, study = write_run(root), root / "study.json"
+    counts = []
+    with connect(EMBEDDED, root / "server") as database:
+        for commit in ("c2", "c3"):
+            study.write_text(json.dumps({"study": "planets", "hash": "h2", "commit": commit, "seed": 0}))
+            assert ingest(root, files, study=study)["provenance"]["commit"] == commit
+            assert visible_run(database, NAME).provenance == MADE_BY
+            counts.append(writes(database))
+    assert counts[0] == counts[1], "another commit is no reason to write the run again"
 
 
 def test_two_homes_hold_the_same(root: Path) -> None:
@@ -226,7 +240,7 @@ def test_two_studies_share_a_database(root: Path) -> None:
     write_receipt(EMBEDDED, root / "server", files.features, files.metrics, files.dictionary, root / "o.json", study)
     with connect(EMBEDDED, root / "server") as database:
         assert visible_runs(database) == [NAME._replace(study="moons"), NAME]
-        assert visible_run(database, NAME._replace(study="moons")).provenance["commit"] == "c"
+        assert visible_run(database, NAME._replace(study="moons")).provenance["commit"] == "c1"
         assert database[FEATURES].estimated_document_count() == 128
 
 

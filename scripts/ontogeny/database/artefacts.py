@@ -3,7 +3,7 @@
 import csv
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,6 +51,9 @@ FEATURE_COLUMNS = {
 SAMPLE_COLUMNS = ("feature", *Sample.model_fields)
 """Columns of the table of samples."""
 
+MADE_BY = ("study", "study_hash", "commit", "study_seed", "versions")
+"""What a table of features says of what made it."""
+
 
 class Artefacts(NamedTuple):
     """The files of one run."""
@@ -68,17 +71,17 @@ class Artefacts(NamedTuple):
     metrics: Path
     """Folder of its tables of metrics."""
     provenance: dict[str, str]
-    """What made them."""
+    """What made its features, as their table says."""
 
 
-def find_artefacts(features: Path, metrics: Path, dictionary: Path, provenance: Mapping[str, str]) -> Artefacts:
+def find_artefacts(features: Path, metrics: Path, dictionary: Path, study: str | None) -> Artefacts:
     """Look at the files of a run and see that they belong together.
 
     Args:
         features: folder of `features.parquet` and `samples.parquet`.
         metrics: folder of the run's tables of metrics.
         dictionary: folder of the run, of which `config.json` is read.
-        provenance: what makes the documents; its `study`, or else that of the tables, is the study's name.
+        study: name of the study that the run is put into the database for; None for the one that its tables name.
 
     Raises:
         UserError: a file is missing, damaged, or of another run.
@@ -87,7 +90,7 @@ def find_artefacts(features: Path, metrics: Path, dictionary: Path, provenance: 
     config = dictionary / "config.json"
     sites = tuple(Site(**site) for site in json.loads(config.read_text())["sites"])
     tables = features / "features.parquet", features / "samples.parquet"
-    made = dict(provenance)
+    made: dict[str, str] = {}
     for file, columns in zip(tables, (FEATURE_COLUMNS, SAMPLE_COLUMNS), strict=True):
         said = _metadata(file, columns)
         for key, value in (("dictionary", identity.dictionary), ("run", identity.run)):
@@ -95,8 +98,8 @@ def find_artefacts(features: Path, metrics: Path, dictionary: Path, provenance: 
                 raise UserError(f"{file}: it is of {key} {said[key]}, and {config} of {value}; make both again")
         if "sites" in said and [Site(**site) for site in json.loads(said["sites"])] != list(sites):
             raise UserError(f"{file}: its sites are not those of {config}; make it again")
-        made.setdefault("study", said.get("study", "unnamed"))
-    name = RunName(made["study"], identity.dictionary, identity.run)
+        made = made or {key: said[key] for key in MADE_BY if key in said}
+    name = RunName(study or made.get("study", "unnamed"), identity.dictionary, identity.run)
     return Artefacts(name, identity, sites, *tables, metrics, made)
 
 

@@ -217,6 +217,6 @@ class Run(Stored):
     content: str
     """Hash of the features and samples, to be followed."""
     provenance: dict[str, str]
-    """What made the run's tables."""
+    """What made the run's features, as their table says; what put them here is in the receipt."""
     hash: str
     """Hash of this document without its hash, so of all that a reader sees."""

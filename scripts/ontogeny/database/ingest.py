@@ -78,11 +78,12 @@ def write_receipt(
     Raises:
         UserError: a file is missing or damaged, or the database cannot be used.
     """
-    artefacts = find_artefacts(features, metrics, dictionary, provenance(study))
+    ingested_by = provenance(study)
+    artefacts = find_artefacts(features, metrics, dictionary, ingested_by.get("study"))
     run = describe(artefacts)
     with connect(settings, home) as database:
         ingest(database, artefacts, run)
-    write_json(out, _receipt(settings, artefacts, run))
+    write_json(out, {**_receipt(settings, artefacts, run), "provenance": ingested_by})
     return {"features": run.counts.features, "samples": run.counts.samples}
 
 
@@ -95,7 +96,6 @@ def _receipt(settings: DatabaseSettings, artefacts: Artefacts, run: Run) -> dict
         "counts": run.counts.model_dump(),
         "content": run.content,
         "hash": run.hash,
-        "provenance": artefacts.provenance,
     }
 
 
