@@ -244,6 +244,41 @@ def test_two_studies_share_a_database(root: Path) -> None:
         assert database[FEATURES].estimated_document_count() == 128
 
 
+def test_nobody_overwrites_the_study_of_somebody_else_who_uses_its_name(root: Path) -> None:
+    with connect(EMBEDDED, root / "elsewhere") as other:
+        host, port = other.client.address or ("", 0)
+        shared = DatabaseSettings(uri=f"mongodb://{host}:{port}/?directConnection=true", name="shared")
+        mine, theirs = (study_of(root / name, f"{name}:/home/{name}/results") for name in ("alice", "bob"))
+        ingest(root, write_run(root), shared, mine)
+        before = dump(other.client["shared"])
+        different = write_run(root / "bob", latents=48, seed=1)
+        for study, said in ((theirs, "bob:/home/bob/results"), (None, "no study.json")):
+            with pytest.raises(UserError) as raised:
+                ingest(root / "bob", different, shared, study)
+            assert str(raised.value) == (
+                f"database shared: the study 'planets' in it is of alice:/home/alice/results, and this one of {said}; "
+                "give `study:` or database.name another name, or, if that study is yours and this one replaces it, "
+                "remove the document 'planets' of the collection studies"
+            )
+            assert dump(other.client["shared"]) == before
+        assert not (root / "bob/out.json").exists()
+        assert ingest(root / "bob", different, shared, mine)["counts"]["features"] == 48, "one's own is replaced"
+        shared = shared.model_copy(update={"name": "of_bob"})
+        assert ingest(root / "bob", different, shared, theirs)["counts"]["features"] == 48
+
+
+def test_an_embedded_database_is_of_its_root_whatever_its_name_was(root: Path) -> None:
+    for origin in ("alice:/here", "alice:/there"):
+        ingest(root, write_run(root), EMBEDDED, study_of(root, origin))
+
+
+def study_of(folder: Path, origin: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    file = folder / "study.json"
+    file.write_text(json.dumps({"study": "planets", "hash": "h", "commit": "c", "seed": 0, "origin": origin}))
+    return file
+
+
 def test_the_command_says_a_mistake_in_one_line(root: Path) -> None:
     files = write_run(root)
     (files.metrics / "nll-neox.csv").unlink()

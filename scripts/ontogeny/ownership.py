@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import socket
 import subprocess
 from pathlib import Path
 
@@ -26,16 +27,22 @@ def claim(study: Study, config_file: str) -> None:
 
 
 def record(study: Study, config_file: str, folder: Path) -> None:
-    """Write `<root>/study.json`: the study, its config file, its hash, and the commit of the code in `folder`."""
+    """Write `<root>/study.json`: the study, its config file, its hash, and the commit of the code in `folder`.
+
+    Its `origin`, machine and folder where the root was first used, stands for the root wherever it is moved to.
+    """
     settings = study.model_dump_json()
+    file = Path(study.root) / "study.json"
+    before = json.loads(file.read_text()) if file.is_file() else {}
     value = {
         "study": study.study,
         "config": config_file,
         "hash": hashlib.sha256(settings.encode()).hexdigest()[:12],
         "commit": commit(folder),
         "seed": study.seed,
+        "origin": before.get("origin") or f"{socket.gethostname()}:{Path(study.root).resolve()}",
     }
-    write_json(Path(study.root) / "study.json", value)
+    write_json(file, value)
 
 
 def commit(folder: Path) -> str:

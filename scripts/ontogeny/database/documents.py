@@ -6,6 +6,7 @@
 | `features` | feature of a content | `<content>/<feature>` |
 | `samples` | feature of a content, with all its samples | `<content>/<feature>` |
 | `contents` | content that was written or begun | `<content>` |
+| `studies` | study, with the results root that its name belongs to; on servers that are not embedded | `<study>` |
 
 A *content* is the hash of a run's features and samples, and stands for them. Readers find a run first and follow its
 `content`, so a run changes at once, in one document, and what is not followed is not seen.
@@ -28,6 +29,7 @@ RUNS = "runs"
 FEATURES = "features"
 SAMPLES = "samples"
 CONTENTS = "contents"
+STUDIES = "studies"
 
 RANKED = ("density", "emergence_step", "peak_step", "peak_norm")
 """Fields that features are ordered by: `rank_<field>` counts from 0, by value, absent values last, then by number."""

@@ -17,7 +17,7 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
 from ontogeny.command import progress
-from ontogeny.config.database import DatabaseSettings
+from ontogeny.config.database import EMBEDDED, DatabaseSettings
 from ontogeny.database.artefacts import BATCH, Artefacts, find_artefacts, read_documents, read_metrics
 from ontogeny.database.connect import DURABLE, Document, connect, server_name
 from ontogeny.database.documents import (
@@ -32,6 +32,7 @@ from ontogeny.database.documents import (
     Run,
     Stored,
 )
+from ontogeny.database.names import claim_name
 from ontogeny.errors import UserError
 from ontogeny.files import write_json
 from ontogeny.provenance import provenance
@@ -76,12 +77,15 @@ def write_receipt(
         Features and samples of the run.
 
     Raises:
-        UserError: a file is missing or damaged, or the database cannot be used.
+        UserError: a file is missing or damaged, the database cannot be used, or the study's name in it belongs to
+            another results root.
     """
     ingested_by = provenance(study)
     artefacts = find_artefacts(features, metrics, dictionary, ingested_by.get("study"))
     run = describe(artefacts)
     with connect(settings, home) as database:
+        if settings.uri != EMBEDDED:
+            claim_name(database, artefacts.name.study, study)
         ingest(database, artefacts, run)
     write_json(out, {**_receipt(settings, artefacts, run), "provenance": ingested_by})
     return {"features": run.counts.features, "samples": run.counts.samples}
