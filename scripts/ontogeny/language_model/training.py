@@ -69,7 +69,8 @@ def train_language_model(settings: TrainedModel, seed: int, files: TrainingFiles
 
     Args:
         settings: shape of the model, how it is trained, and at which steps it is saved; 0 is before training.
-        seed: seed of the weights and of the order of contexts; on a CPU the same seed gives the same bytes.
+        seed: seed of the weights and of the order of contexts; the same seed gives the same bytes on one CPU
+            with one number of threads.
         files: what is read and written.
 
     Returns:
