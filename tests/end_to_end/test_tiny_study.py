@@ -1,10 +1,19 @@
 """The numbers of a whole study, run by the commands that a user types."""
 
+import base64
+import html
 import json
+import re
 
 import h5py
 import pandas as pd
 import pytest
+
+from ontogeny.config.database import DatabaseSettings
+from ontogeny.database.connect import connect
+from ontogeny.database.documents import FEATURES, RunName
+from ontogeny.database.reading import feature_samples, features, visible_run
+from ontogeny.figures.writer import figure_module
 
 from .conftest import Workspace
 
@@ -13,6 +22,7 @@ RUNS = [
     ("crosscoder", "latents128-k8-seed0"),
     ("sae", "latents128-sparsity0.5-seed0"),
 ]
+FIGURES = ("pareto", "reconstruction", "decoder_norms", "language_model")
 COLUMNS = [
     "dictionary",
     "run",
@@ -89,30 +99,49 @@ def test_no_document_is_in_both_splits(finished: Workspace) -> None:
 
 def test_features_and_samples_belong_together(finished: Workspace) -> None:
     folder = finished.folder / "results/features/crosscoder/latents128-k8-seed0"
-    features, samples = pd.read_parquet(folder / "features.parquet"), pd.read_parquet(folder / "samples.parquet")
-    assert list(features.feature) == list(range(128))
-    alive = features[features.density > 0]
+    table, samples = pd.read_parquet(folder / "features.parquet"), pd.read_parquet(folder / "samples.parquet")
+    assert list(table.feature) == list(range(128))
+    alive = table[table.density > 0]
     top = samples[samples["rank"] == samples["rank"].min()].set_index("feature").activation
     assert top.loc[alive.feature].to_numpy() == pytest.approx(alive.max_activation.to_numpy(), rel=1e-5)
 
 
-def test_every_feature_is_in_the_database(finished: Workspace) -> None:
-    for dictionary, run in RUNS:
-        receipt = json.loads((finished.folder / f"results/database/{dictionary}/{run}.json").read_text())
-        assert receipt["counts"]["features"] == 128
+def test_every_feature_and_sample_is_in_the_database(finished: Workspace) -> None:
+    results = finished.folder / "results"
+    with connect(DatabaseSettings(), results / "database/server") as database:
+        assert database[FEATURES].count_documents({}) == 128 * len(RUNS)
+        for dictionary, run in RUNS:
+            table = pd.read_parquet(results / f"features/{dictionary}/{run}/features.parquet")
+            samples = pd.read_parquet(results / f"features/{dictionary}/{run}/samples.parquet")
+            stored = visible_run(database, RunName("default", dictionary, run))
+            found = features(database, stored)
+            assert [feature.feature for feature in found] == list(range(128))
+            assert [feature.density for feature in found] == table.density.tolist()
+            counted = [len(feature_samples(database, stored, number)) for number in range(128)]
+            assert counted == samples.feature.value_counts().reindex(range(128), fill_value=0).tolist()
+            receipt = json.loads((results / f"database/{dictionary}/{run}.json").read_text())
+            assert (receipt["hash"], receipt["counts"]) == (stored.hash, stored.counts.model_dump())
 
 
 def test_figures_and_their_numbers_are_there(finished: Workspace) -> None:
     folder = finished.folder / "results/figures"
-    for name in ("pareto", "reconstruction", "decoder_norms", "language_model"):
+    for name in FIGURES:
         assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         assert (folder / f"{name}.png").stat().st_size > 10_000
         assert len(pd.read_csv(folder / f"{name}.csv")) > 3
     assert "index.html" in {file.name for file in folder.iterdir()}
 
 
-def test_report_shows_the_figures(finished: Workspace) -> None:
+def test_report_shows_every_figure_with_its_caption(finished: Workspace) -> None:
     done = finished.snakemake("--report", "report.html", "--", "results/figures/")
     assert done.returncode == 0, done.stderr
     report = (finished.folder / "report.html").read_text()
-    assert all(name in report for name in ("pareto", "decoder_norms", "Sparsity and reconstruction"))
+    start = report.index('{"results/figures/')
+    shown, _ = json.JSONDecoder().raw_decode(report, start)
+    for name in FIGURES:
+        picture = finished.folder / f"results/figures/{name}.png"
+        entry = shown[f"results/figures/{name}.png"]
+        assert base64.b64decode(entry["data_uri"].partition("base64,")[2]) == picture.read_bytes()
+        caption = " ".join(html.unescape(re.sub("<[^>]*>", "", entry["caption"])).split())
+        assert caption.startswith(figure_module(name).DESCRIPTION)
+        assert caption.endswith(f"Study default; the numbers drawn are in results/figures/{name}.csv.")
