@@ -15,9 +15,10 @@ os.environ.update(
 
 from ontogeny.code_hash import code_hash
 from ontogeny.config.activations import HarvestSettings
-from ontogeny.config.inputs import corpus_files, model_files
+from ontogeny.config.inputs import model_files
 from ontogeny.config.load import load_study
 from ontogeny.config.study import SPLITS
+from ontogeny.config.texts import corpus_files, tokenizer_files
 from ontogeny.errors import UserError
 from ontogeny.ownership import claim, record
 from ontogeny.sites import checkpoint_key

@@ -3,7 +3,8 @@
 
 rule corpus:
     input:
-        corpus_files(STUDY.corpus),
+        # A function, since Snakemake would look for wildcards in the braces of a file's name.
+        lambda wildcards: corpus_files(STUDY.corpus),
     output:
         "<results>/corpus/manifest.json",
     log:
@@ -22,6 +23,7 @@ rule corpus:
 rule tokenizer:
     input:
         corpus=rules.corpus.output,
+        pretrained=lambda wildcards: tokenizer_files(STUDY.tokenizer),
     output:
         "<results>/tokenizer/tokenizer.json",
     log:

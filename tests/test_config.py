@@ -34,6 +34,7 @@ def changed(*path: str | int, value: Any) -> dict[str, Any]:
     [
         (changed("dictionaries", "sae", "latent", value=[8]), "dictionaries.sae.latent: unknown key; did you mean 'latents'?"),
         (changed("corpus", "heldot", value=0.1), "corpus.heldot: unknown key; did you mean 'heldout'?"),
+        (changed("corpus", "heldout", value=0), "corpus.heldout: input should be greater than 0, not 0"),
         (changed("seed", value="one"), 'seed: input should be a whole number, not "one"'),
         (changed("seed", value=True), "seed: input should be a whole number, not true"),
         (changed("tokens", "context_length", value="128"), 'tokens.context_length: input should be a whole number, not "128"'),
@@ -55,7 +56,7 @@ def changed(*path: str | int, value: Any) -> dict[str, Any]:
         (changed("models", "neox", "architecture", "heads", value=3), "3 heads do not divide d_model 128"),
         (changed("study", value="figures"), "study: 'figures' is a folder of the default study; choose another name"),
         (changed("study", value="../x"), "study: string should match pattern"),
-        (changed("corpus", value={"source": "files", "format": "text", "paths": ["no/*.txt"]}), "no file matches 'no/*.txt'"),
+        (changed("corpus", value={"source": "files", "format": "text", "paths": ["no/*.txt"]}), "corpus.paths: 'no/*.txt' matches no file"),
         (changed("corpus", value={"source": "saved", "path": "nowhere"}), "nowhere/ is no folder that `datasets` wrote"),
         (changed("figures", "run", value=["crosscoder", "best"]), "there is no run 'best' of a dictionary 'crosscoder'"),
         (changed("dictionaries", "sae", "nonlinearity", value="relu"), "nonlinearity 'relu' takes no k"),

@@ -27,13 +27,17 @@ def written(folder: Path, /, **settings: Any) -> dict[str, dict[str, str]]:
     manifest = folder / "corpus" / "manifest.json"
     write_corpus(TypeAdapter(CorpusSettings).validate_json(json.dumps(settings)), seed, manifest, None)
     counts = json.loads(manifest.read_text())["documents"]
-    data = {split: read_split(manifest, split) if count else {"id": [], "text": []} for split, count in counts.items()}
+    data = {split: read_split(manifest, split) for split in counts}
     return {split: dict(zip(rows["id"], rows["text"], strict=True)) for split, rows in data.items()}
 
 
 def documents(folder: Path, **settings: Any) -> dict[str, str]:
-    """Write a corpus without a heldout split and read its {id: text}, in order."""
-    return written(folder, heldout=0.0, **settings)["train"]
+    """Write a corpus and read the {id: text} of both splits together, in order."""
+    splits = written(folder, heldout=0.1, **settings)
+    total = sum(map(len, splits.values()))
+    heldout = heldout_documents(0, total, 0.1)
+    parts = {split: iter(texts.items()) for split, texts in splits.items()}
+    return dict(next(parts["heldout" if number in heldout else "train"]) for number in range(total))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -82,7 +86,7 @@ def test_one_seed_gives_the_same_bytes_and_another_one_other_documents(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("total", "share", "count"), [(2, 0.01, 1), (2, 0.99, 1), (3, 0.99, 2), (40, 0.1, 4), (1000, 0.25, 250), (7, 0, 0)]
+    ("total", "share", "count"), [(2, 0.01, 1), (2, 0.99, 1), (3, 0.99, 2), (40, 0.1, 4), (1000, 0.25, 250)]
 )
 def test_both_splits_have_documents_whenever_a_share_is_held_out(total: int, share: float, count: int) -> None:
     heldout = heldout_documents(0, total, share).tolist()
@@ -109,7 +113,7 @@ def test_patterns_match_each_file_once_in_a_stable_order(here: Path) -> None:
     paths = ["odd[1].txt", "texts/b.txt", "texts/**/*.txt"]
     found = documents(here, source="files", format="text", paths=paths)
     assert list(found) == ["odd[1].txt", "texts/b.txt", "texts/a.txt", "texts/deep/c.txt"]
-    assert json.loads((here / "corpus/manifest.json").read_text())["documents"]["train"] == len(found)
+    assert json.loads((here / "corpus/manifest.json").read_text())["documents"] == {"train": 3, "heldout": 1}
 
 
 def test_jsonl_parquet_and_saved_datasets_give_the_same_texts(here: Path) -> None:
@@ -174,9 +178,12 @@ BAD_FILES = {
         ({"paths": ["late.txt"], "document": "line"}, r"late\.txt: not UTF-8: byte 0xff at offset 500;"),
         ({"paths": ["late.txt"], "document": "paragraph"}, r"late\.txt: not UTF-8: byte 0xff at offset 500;"),
         ({"paths": ["blank.txt"]}, r"blank\.txt: the corpus is empty: none of its 1 documents holds text"),
-        ({"paths": ["one.txt"]}, "one document, and a split by document needs two; .*corpus.heldout"),
-        ({"paths": ["none.txt"]}, r"corpus\.paths: 'none\.txt' is no file; expected"),
-        ({"paths": ["*.text"]}, r"corpus\.paths: '\*\.text' is no file; expected"),
+        (
+            {"paths": ["one.txt"]},
+            "one document, and a split by document needs two; give more, or cut text by `corpus.document: paragraph`$",
+        ),
+        ({"paths": ["none.txt"]}, r"corpus\.paths: 'none\.txt' matches no file; expected"),
+        ({"paths": ["*.text"]}, r"corpus\.paths: '\*\.text' matches no file; expected"),
         ({"paths": ["folder"]}, r"'folder' is a folder; write folder/\*;"),
         ({"format": "jsonl", "paths": ["missing.jsonl"]}, r"missing\.jsonl:2: there is no field 'text'.* body;"),
         ({"format": "jsonl", "paths": ["list.jsonl"]}, r"list\.jsonl:1: there is no field 'text', it is no object"),
@@ -235,12 +242,6 @@ def test_a_damaged_corpus_is_one_line(tmp_path: Path, damage: str) -> None:
     with pytest.raises(UserError, match=r"delete .*corpus/ and run again") as caught:
         read_split(manifest, "heldout")
     assert "\n" not in str(caught.value)
-
-
-def test_an_empty_split_is_one_line(tmp_path: Path) -> None:
-    written(tmp_path, source="package", max_documents=2, heldout=0.0)
-    with pytest.raises(UserError, match=r"split heldout is empty; set corpus\.heldout above 0"):
-        read_split(tmp_path / "corpus/manifest.json", "heldout")
 
 
 @pytest.fixture

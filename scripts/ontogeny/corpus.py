@@ -74,17 +74,17 @@ def write_corpus(corpus: CorpusSettings, seed: int, manifest: Path, study: Path 
 
 
 def heldout_documents(seed: int, total: int, share: float) -> NDArray[np.int64]:
-    """Draw which of `total` documents are held out, ascending; a share above 0 gives at least one and never all."""
-    count = min(max(round(total * share), 1), total - 1) if share else 0
+    """Draw which of `total` documents are held out, ascending; at least one and never all."""
+    count = min(max(round(total * share), 1), total - 1)
     return np.sort(generator(seed, "heldout").permutation(total)[:count])
 
 
 def _split(corpus: CorpusSettings, seed: int, total: int) -> dict[str, NDArray[np.int64]]:
     """Number the documents of each split."""
-    if total == 1 and corpus.heldout:
+    if total == 1:
         raise UserError(
             f"{source_name(corpus)}: the corpus is one document, and a split by document needs two; "
-            "give more, cut text by `corpus.document: paragraph`, or set corpus.heldout to 0"
+            "give more, or cut text by `corpus.document: paragraph`"
         )
     heldout = heldout_documents(seed, total, corpus.heldout)
     return {"train": np.delete(np.arange(total), heldout), "heldout": heldout}
@@ -117,10 +117,9 @@ def _collect(corpus: CorpusSettings, cache: Path) -> Collected:
 
 
 def _save(cache: Path, chosen: dict[str, NDArray[np.int64]], digest: str, folder: Path) -> None:
-    """Distribute the collected documents over the folders of the splits that have any."""
+    """Distribute the collected documents over the folders of the splits."""
     data = datasets.Dataset.from_file(str(_arrow(cache)))
-    parts = {split: rows for split, rows in chosen.items() if len(rows)}
-    splits = {split: data.select(rows, new_fingerprint=f"{digest}{split}") for split, rows in parts.items()}
+    splits = {split: data.select(rows, new_fingerprint=f"{digest}{split}") for split, rows in chosen.items()}
     datasets.DatasetDict(splits).save_to_disk(str(folder))
 
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from glob import glob
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ import datasets
 import pyarrow.parquet as pq
 
 from ontogeny.config.corpus import CorpusSettings, FilesCorpus, HubCorpus, PackageCorpus, SavedCorpus
+from ontogeny.config.texts import matching_files
 from ontogeny.errors import UserError, first_line
 
 ROWS_AT_ONCE = 128
@@ -59,24 +59,6 @@ def source_name(corpus: CorpusSettings) -> str:
             return corpus.path
         case HubCorpus():
             return corpus.name
-
-
-def matching_files(patterns: tuple[str, ...]) -> list[Path]:
-    """List the files that patterns match: patterns in their order, the files of one by name, none twice.
-
-    Raises:
-        UserError: a pattern matches no file.
-    """
-    files: list[Path] = []
-    for pattern in patterns:
-        path = Path(pattern)
-        found = [path] if path.is_file() else [Path(name) for name in sorted(glob(pattern, recursive=True))]
-        found = [file for file in found if file.is_file()]
-        if not found:
-            hint = f"a folder; write {pattern.rstrip('/')}/*" if path.is_dir() else "no file"
-            raise UserError(f"corpus.paths: {pattern!r} is {hint}; expected a file or a pattern such as texts/*.txt")
-        files += found
-    return list(dict.fromkeys(files))
 
 
 def _addresses() -> Iterator[Document]:

@@ -8,7 +8,7 @@ from huggingface_hub import snapshot_download
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from ontogeny.command import log, progress
-from ontogeny.config.corpus import PretrainedTokenizer, TokenizerSettings, TrainedTokenizer
+from ontogeny.config.corpus import TOKENIZER_FILES, PretrainedTokenizer, TokenizerSettings, TrainedTokenizer
 from ontogeny.errors import UserError, first_line
 from ontogeny.files import atomic_folder, write_json
 from ontogeny.provenance import provenance
@@ -129,8 +129,7 @@ def _pretrained_folder(settings: PretrainedTokenizer) -> Path:
     if Path(settings.name).is_dir():
         return Path(settings.name)
     try:
-        files = ["tokenizer.json", CONFIG, TOKENS_MAP, MODEL_CONFIG]
-        return Path(snapshot_download(settings.name, revision=settings.revision, allow_patterns=files))
+        return Path(snapshot_download(settings.name, revision=settings.revision, allow_patterns=list(TOKENIZER_FILES)))
     except (OSError, ValueError) as error:
         raise UserError(
             f"tokenizer.name: {settings.name!r} is no folder and cannot be read from the hub: {first_line(error)}; "

@@ -4,12 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ontogeny.config.base import Count, Fraction, Settings
+from ontogeny.config.base import Count, Settings
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
+"""Files of a pretrained tokenizer that are read; the first one is needed, the others name its special tokens."""
 
 
 class _Corpus(Settings):
-    heldout: Fraction = 0.1
-    """Share of the documents kept for evaluation, drawn by document with the study's seed."""
+    heldout: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the documents kept for evaluation, drawn by document with the study's seed; at least one document."""
     max_documents: Count | None = None
     """Use only the first so many documents; all of them by default."""
 

@@ -14,8 +14,9 @@ from ontogeny.config.dictionaries import DictionarySettings, Recipe, RunSettings
 from ontogeny.config.evaluation import EvaluationSettings
 from ontogeny.config.figures import FiguresSettings
 from ontogeny.config.hooks import hook_problem
-from ontogeny.config.inputs import corpus_problems, layers_of, missing_checkpoint
+from ontogeny.config.inputs import layers_of, missing_checkpoint
 from ontogeny.config.models import LocalModel, ModelSettings, TrainedModel
+from ontogeny.config.texts import corpus_problems, tokenizer_problems
 from ontogeny.sites import Site, shard_name
 
 SPLITS: tuple[Literal["train"], Literal["heldout"]] = ("train", "heldout")
@@ -76,6 +77,7 @@ class Study(Settings):
         if self.study in RESERVED_NAMES:
             yield f"study: {self.study!r} is a folder of the default study; choose another name"
         yield from corpus_problems(self.corpus)
+        yield from tokenizer_problems(self.tokenizer)
         for name, model in self.models.items():
             yield from _model_problems(f"models.{name}", model)
         for name, dictionary in self.dictionaries.items():
