@@ -47,6 +47,10 @@ SETTINGS["runs"] = {
     }
     for name in STUDY.dictionaries
 }
+SETTINGS["sources"] = {
+    name: model.model_dump(mode="json", exclude={"checkpoints"})
+    for name, model in STUDY.models.items()
+}
 SETTINGS["harvest"] = {
     key: SETTINGS["activations"][key] for key in HarvestSettings.model_fields
 }

@@ -48,7 +48,8 @@ rule checkpoint:
     conda:
         "../envs/gpu.yaml"
     params:
-        settings=settings("models/{model}"),
+        # Where the model is, and not which steps of it are read: one more brings in one more.
+        settings=settings("sources/{model}"),
         code=code("checkpoint.py"),
     shell:
         command("checkpoint.py")

@@ -4,7 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from ontogeny.command import command, run, union_settings
-from ontogeny.config.models import ExistingModel
+from ontogeny.config.models import CheckpointSource
 from ontogeny.language_model.sources import bring_checkpoint
 
 
@@ -17,8 +17,8 @@ def main(arguments: Namespace) -> dict[str, float]:
 
 if __name__ == "__main__":
     parser = command(__doc__)
-    kind = union_settings(ExistingModel, "ExistingModel")
-    parser.add_argument("--settings", type=kind, required=True, help="the model, as JSON")
+    kind = union_settings(CheckpointSource, "CheckpointSource")
+    parser.add_argument("--settings", type=kind, required=True, help="where the model is, as JSON")
     parser.add_argument("--step", type=int, required=True, help="step of the checkpoint")
     parser.add_argument("--tokenizer", type=Path, required=True, help="tokenizer.json of the study's tokenizer")
     parser.add_argument(

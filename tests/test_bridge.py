@@ -11,23 +11,25 @@ from torch.nn import functional
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import GPTNeoXForCausalLM
 
-from ontogeny.config.hooks import BLOCK_HOOKS, MODEL_HOOKS
+from ontogeny.config.hooks import BLOCK_HOOKS, GATE_HOOKS, MODEL_HOOKS, hook_problem, hook_width
 from ontogeny.config.models import LocalModel
+from ontogeny.config.shapes import model_shape
 from ontogeny.errors import UserError
 from ontogeny.language_model.bridge import hooked_activations, load_model, token_losses
 from ontogeny.language_model.sources import bring_checkpoint
 
-NOT_IN_NEOX = ("mlp.gate.hook_in", "mlp.gate.hook_out")
-"""Hook points of architectures whose MLP is gated."""
+USABLE = [f"blocks.1.{name}" for name in BLOCK_HOOKS if name not in GATE_HOOKS] + list(MODEL_HOOKS)
+"""Hook points of a GPT-NeoX."""
 
-USABLE = [f"blocks.1.{name}" for name in BLOCK_HOOKS if name not in NOT_IN_NEOX] + list(MODEL_HOOKS)
+
+def local(folder: Path) -> LocalModel:
+    return LocalModel(source="local", checkpoints=(0,), path=str(folder / "there"))
 
 
 def brought(folder: Path, model: GPTNeoXForCausalLM) -> Path:
     model.save_pretrained(folder / "there")
-    settings = LocalModel(source="local", checkpoints=(0,), path=str(folder / "there"))
     checkpoint = folder / "models" / "tiny" / "step0"
-    bring_checkpoint(settings, 0, write_tokenizer(folder / "tokenizer"), checkpoint, None)
+    bring_checkpoint(local(folder), 0, write_tokenizer(folder / "tokenizer"), checkpoint, None)
     return checkpoint
 
 
@@ -144,6 +146,16 @@ def test_every_hook_of_the_config_is_read_and_replaced(model: TransformerBridge,
     assert (changed - clean).abs().max() > 1e-3
     assert attached(model) == before
     assert torch.equal(token_losses(model, tokens_BT), clean)
+
+
+@pytest.mark.parametrize("hook", [*USABLE, *(f"blocks.1.{name}" for name in GATE_HOOKS)])
+def test_the_config_knows_which_hooks_the_model_has_and_how_wide_they_are(
+    checkpoint: Path, model: TransformerBridge, tokens_BT: Tensor, hook: str
+) -> None:
+    shape = model_shape(local(checkpoint.parents[2]))
+    assert (hook_problem(hook, shape) is None) == (hook in model.hook_dict)
+    if hook in USABLE:
+        assert hook_width(hook, shape) == hooked_activations(model, tokens_BT, [hook])[hook].shape[2]
 
 
 def test_activations_of_another_layer_change_the_loss(model: TransformerBridge, tokens_BT: Tensor) -> None:

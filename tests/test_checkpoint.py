@@ -18,7 +18,7 @@ from huggingface_hub import constants
 from tiny_model import tiny_model, write_tokenizer
 from transformers import AutoModelForCausalLM
 
-from ontogeny.config.models import HubModel, LocalModel
+from ontogeny.config.models import HubSource, LocalSource
 from ontogeny.errors import UserError
 from ontogeny.files import crc32
 from ontogeny.language_model.sources import bring_checkpoint
@@ -40,14 +40,14 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "there"
 
 
-def local(source: Path, *steps: int) -> LocalModel:
-    return LocalModel(source="local", checkpoints=steps, path=f"{source}/step{{step}}")
+def local(source: Path) -> LocalSource:
+    return LocalSource(source="local", path=f"{source}/step{{step}}")
 
 
 def bring(source: Path, tokenizer: Path, step: int = 8) -> Path:
     """Bring a checkpoint from a folder, and say where it is then."""
     folder = tokenizer.parents[1] / "models" / "tiny" / f"step{step}"
-    bring_checkpoint(local(source, step), step, tokenizer, folder, None)
+    bring_checkpoint(local(source), step, tokenizer, folder, None)
     return folder
 
 
@@ -239,8 +239,8 @@ def hub(source: Path) -> Iterator[Hub]:
     server.server_close()
 
 
-def hub_settings(name: str = NAME) -> HubModel:
-    return HubModel(source="hub", checkpoints=(0, 8, 9), name=name)
+def hub_settings(name: str = NAME) -> HubSource:
+    return HubSource(source="hub", name=name)
 
 
 def command(url: str, tokenizer: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:

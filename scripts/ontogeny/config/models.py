@@ -1,5 +1,6 @@
 """Language models: trained here, in a local folder, or on the hub."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -14,6 +15,10 @@ def _ascending(steps: tuple[int, ...]) -> tuple[int, ...]:
 
 
 Steps = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_ascending)]
+
+
+STEP = "{step}"
+"""What stands for the step in a path or a revision."""
 
 
 class Architecture(Settings):
@@ -80,30 +85,71 @@ class TrainedModel(Settings):
     """How it is trained."""
 
 
-class LocalModel(Settings):
+class LocalSource(Settings):
     """Hugging Face folders on disk."""
 
     source: Literal["local"]
     """Kind of model."""
-    checkpoints: Steps
-    """Steps that exist on disk."""
     path: str
     """Folder of a checkpoint; `{step}` in it stands for the step, as in `models/pythia/step{step}`."""
 
+    def folder(self, step: int) -> Path:
+        """Name the folder of a checkpoint."""
+        return Path(_of_step(self.path, step))
 
-class HubModel(Settings):
+
+class LocalModel(LocalSource):
+    """Hugging Face folders on disk."""
+
+    checkpoints: Steps
+    """Steps that exist on disk."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "LocalModel":
+        _check_steps("path", self.path, self.checkpoints)
+        return self
+
+
+class HubSource(Settings):
     """A model of the Hugging Face hub with one revision per checkpoint."""
 
     source: Literal["hub"]
     """Kind of model."""
-    checkpoints: Steps
-    """Steps that the hub holds."""
     name: str
     """Model id, such as `EleutherAI/pythia-160m`."""
     revision: str = "step{step}"
     """Revision of a checkpoint; `{step}` stands for the step."""
 
+    def revision_of(self, step: int) -> str:
+        """Name the revision of a checkpoint."""
+        return _of_step(self.revision, step)
+
+
+class HubModel(HubSource):
+    """A model of the Hugging Face hub with one revision per checkpoint."""
+
+    checkpoints: Steps
+    """Steps that the hub holds."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "HubModel":
+        _check_steps("revision", self.revision, self.checkpoints)
+        return self
+
 
 ModelSettings = Annotated[TrainedModel | LocalModel | HubModel, Field(discriminator="source")]
 
-ExistingModel = Annotated[LocalModel | HubModel, Field(discriminator="source")]
+CheckpointSource = Annotated[LocalSource | HubSource, Field(discriminator="source")]
+"""Where a checkpoint comes from; which steps the study reads is no part of it."""
+
+
+def _of_step(pattern: str, step: int) -> str:
+    """Put a step into a pattern; all other braces are part of a name."""
+    return pattern.replace(STEP, str(step))
+
+
+def _check_steps(key: str, pattern: str, steps: tuple[int, ...]) -> None:
+    if len(steps) > 1 and STEP not in pattern:
+        raise ValueError(
+            f"{key} {pattern!r} is the same for all {len(steps)} checkpoints; write {STEP} where the step belongs"
+        )

@@ -13,9 +13,10 @@ from ontogeny.config.database import DatabaseSettings
 from ontogeny.config.dictionaries import DictionarySettings, Recipe, RunSettings, SiteSelection
 from ontogeny.config.evaluation import EvaluationSettings
 from ontogeny.config.figures import FiguresSettings
-from ontogeny.config.hooks import hook_problem
-from ontogeny.config.inputs import layers_of, missing_checkpoint
+from ontogeny.config.hooks import hook_problem, hook_width
+from ontogeny.config.inputs import missing_checkpoint
 from ontogeny.config.models import LocalModel, ModelSettings, TrainedModel
+from ontogeny.config.shapes import model_shape
 from ontogeny.config.texts import corpus_problems, tokenizer_problems
 from ontogeny.sites import Site, shard_name
 
@@ -82,6 +83,12 @@ class Study(Settings):
             yield from _model_problems(f"models.{name}", model)
         for name, dictionary in self.dictionaries.items():
             yield from _dictionary_problems(f"dictionaries.{name}", dictionary, self.models)
+            yield from _width_problems(f"dictionaries.{name}", dictionary, self.models)
+            if dictionary.batch_size > self.activations.train_rows:
+                yield (
+                    f"dictionaries.{name}.batch_size: a step takes {dictionary.batch_size} rows, but "
+                    f"activations.train_rows is {self.activations.train_rows}; lower one or raise the other"
+                )
         shown = self.figures.run
         if shown and shown[1] not in (self.runs(shown[0]) if shown[0] in self.dictionaries else ()):
             yield f"figures.run: there is no run {shown[1]!r} of a dictionary {shown[0]!r}"
@@ -211,11 +218,28 @@ def _dictionary_problems(where: str, dictionary: DictionarySettings, models: dic
             if step not in model.checkpoints:
                 saved = ", ".join(map(str, model.checkpoints))
                 yield f"{place}.checkpoints: step {step} of {selection.model} was never saved; saved steps are {saved}"
+        shape = model_shape(model)
         for hook in selection.hooks:
-            problem = hook_problem(hook, layers_of(model))
+            problem = hook_problem(hook, shape)
             if problem:
                 yield f"{place}.hooks: {problem}"
         sites = [Site(selection.model, s, h) for s in selected_steps(selection, model) for h in selection.hooks]
         if len(set(sites)) < len(sites) or seen & set(sites):
             yield f"{place}: a site is listed twice"
         seen |= set(sites)
+
+
+def _width_problems(where: str, dictionary: DictionarySettings, models: dict[str, ModelSettings]) -> Iterator[str]:
+    """Compare the widths of sites with the first, as far as they are known."""
+    first = None
+    for number, selection in enumerate(dictionary.sites):
+        shape = model_shape(models[selection.model])
+        for hook in selection.hooks:
+            width = hook_width(hook, shape)
+            if first is None and width is not None:
+                first = width, f"{hook} of {selection.model}"
+            if first is not None and width not in (None, first[0]):
+                yield (
+                    f"{where}.sites[{number}].hooks: {hook} of {selection.model} is {width} wide, but {first[1]} is "
+                    f"{first[0]}; sites of one dictionary share one width"
+                )

@@ -9,7 +9,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from ontogeny.config.models import HubModel, LocalModel
+from ontogeny.config.models import HubSource, LocalSource
 from ontogeny.errors import UserError
 from ontogeny.language_model.checkpoint import new_checkpoint, weight_files
 
@@ -21,7 +21,7 @@ PICKLES = ("config.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 
 
 def bring_checkpoint(
-    settings: LocalModel | HubModel, step: int, tokenizer: Path, folder: Path, study: Path | None
+    settings: LocalSource | HubSource, step: int, tokenizer: Path, folder: Path, study: Path | None
 ) -> dict[str, float]:
     """Put a checkpoint that exists already among the study's models, whole or not at all.
 
@@ -42,7 +42,7 @@ def bring_checkpoint(
             tokens that the model has not, or the disk is full.
     """
     where = f"models.{folder.parent.name}"
-    source = _on_hub(settings, step, where) if isinstance(settings, HubModel) else Path(settings.path.format(step=step))
+    source = _on_hub(settings, step, where) if isinstance(settings, HubSource) else settings.folder(step)
     if not (source / "config.json").is_file():
         raise UserError(f"{where}: there is no model in {source}/ (no config.json); expected one folder per checkpoint")
     files = weight_files(source)
@@ -54,9 +54,9 @@ def bring_checkpoint(
     return {"bytes": float(sum(file.stat().st_size for file in files))}
 
 
-def _on_hub(settings: HubModel, step: int, where: str) -> Path:
+def _on_hub(settings: HubSource, step: int, where: str) -> Path:
     """Fetch the files of one revision into the hub's own cache, those that are there already not again."""
-    revision = settings.revision.format(step=step)
+    revision = settings.revision_of(step)
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:

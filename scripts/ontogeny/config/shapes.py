@@ -1,0 +1,59 @@
+"""What is known of a language model before it is loaded."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ontogeny.config.models import LocalModel, ModelSettings, TrainedModel
+
+
+class ModelShape(NamedTuple):
+    """Shape of a model; None for what only its weights or the hub know."""
+
+    family: str | None = None
+    """Architecture as `model_type` of a `config.json` names it, such as `gpt_neox`."""
+    layers: int | None = None
+    """Blocks."""
+    d_model: int | None = None
+    """Width of the residual stream."""
+    d_mlp: int | None = None
+    """Width of the MLP's hidden layer."""
+    vocab_size: int | None = None
+    """Entries of the vocabulary."""
+
+
+def model_shape(model: ModelSettings) -> ModelShape:
+    """Find the shape of a model in its settings, or in the `config.json` of its first checkpoint on disk.
+
+    Raises:
+        ValueError: the file cannot be read (names it).
+    """
+    if isinstance(model, TrainedModel):
+        shape = model.architecture
+        return ModelShape("gpt_neox", shape.layers, shape.d_model, shape.d_mlp or 4 * shape.d_model)
+    if not isinstance(model, LocalModel):
+        return ModelShape()
+    config = _read(model.folder(model.checkpoints[0]) / "config.json")
+    width = _number(config, "hidden_size", "n_embd")
+    return ModelShape(
+        config.get("model_type"),
+        _number(config, "num_hidden_layers", "n_layer"),
+        width,
+        _number(config, "intermediate_size", "n_inner") or (width and 4 * width),
+        _number(config, "vocab_size"),
+    )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read ({error}); bring this checkpoint here again") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} holds no JSON object; bring this checkpoint here again")
+    return config
+
+
+def _number(config: dict[str, Any], *keys: str) -> int | None:
+    """Take the first of several keys that holds a count; architectures differ in how they name things."""
+    return next((config[key] for key in keys if isinstance(config.get(key), int) and config[key] > 0), None)
