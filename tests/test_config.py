@@ -208,6 +208,31 @@ def test_sweep_has_a_run_for_every_combination() -> None:
     assert runs["latents2048-k32-seed1"].k == 32
 
 
+@pytest.mark.parametrize(
+    ("sweep", "names"),
+    [
+        ({"sparsity": [0.2, 1, 16.0]}, ["sparsity0.2", "sparsity1", "sparsity16"]),
+        ({"sparsity": [0.1234567, 0.12345671]}, ["sparsity0.1234567", "sparsity0.12345671"]),
+        ({"sparsity": [1e-5, 1e6, 1e20]}, ["sparsity1e-05", "sparsity1000000", "sparsity1e20"]),
+        ({"seeds": [20240101, 20240102, -1]}, ["seed20240101", "seed20240102", "seed-1"]),
+        ({"latents": [1048576, 1048577]}, ["latents1048576", "latents1048577"]),
+    ],
+)
+def test_run_names_tell_all_values_apart(sweep: dict[str, list[float]], names: list[str]) -> None:
+    config = changed("dictionaries", "sae", "penalty", value="l1")
+    config["dictionaries"]["sae"] |= {"sparsity": [0.5], "k": [32], **sweep}
+    runs = list(load_study(config).runs("sae"))
+    assert len(runs) == len(names)
+    assert all(f"-{name}-" in f"-{run}-" for name, run in zip(names, runs, strict=True))
+
+
+@pytest.mark.parametrize(("k", "middle"), [([16], 16), ([16, 32], 32), ([8, 16, 32], 16)])
+def test_figures_show_the_middle_run_of_the_widest_dictionary(k: list[int], middle: int) -> None:
+    config = changed("dictionaries", "crosscoder", "k", value=k)
+    del config["figures"]["run"]
+    assert load_study(config).featured_run() == ("crosscoder", f"latents2048-k{middle}-sparsity0.2-seed0")
+
+
 def test_last_shard_is_shorter() -> None:
     config = changed("activations", "train_rows", value=1000 * 2 + 100)
     config["activations"]["rows_per_shard"] = 1000

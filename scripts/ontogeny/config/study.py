@@ -177,13 +177,19 @@ class Study(Settings):
         if self.figures.run:
             return self.figures.run
         name = max(self.dictionaries, key=lambda name: len(self.sites(name)))
-        return name, next(iter(self.runs(name)))
+        runs = list(self.runs(name))
+        return name, runs[len(runs) // 2]
 
 
 def run_name(latents: int, k: int | None, sparsity: float | None, seed: int) -> str:
     """Name of a run, such as `latents2048-k32-seed0`."""
     parts = (("latents", latents), ("k", k), ("sparsity", sparsity), ("seed", seed))
-    return "-".join(f"{key}{value:g}" for key, value in parts if value is not None)
+    return "-".join(f"{key}{_in_name(value)}" for key, value in parts if value is not None)
+
+
+def _in_name(value: float) -> str:
+    """Write a number in the fewest digits that tell it from all others, whole ones without a point."""
+    return repr(value).removesuffix(".0").replace("e+", "e")
 
 
 def selected_steps(selection: SiteSelection, model: ModelSettings) -> tuple[int, ...]:
