@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from figure_drawing import drawn, lines, words
 
+from ontogeny.evaluation.tables import RunIdentity
+
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
@@ -53,6 +55,29 @@ def test_pareto_over_seeds(tmp_path: Path) -> None:
     assert (row["explained_variance_low"], row["explained_variance_high"]) == (min(values), max(values))
     bar = figure.axes[0].collections[1].get_segments()[0]
     np.testing.assert_allclose(sorted(bar[:, 1]), [min(values), max(values)])
+
+
+def test_runs_of_one_k_and_several_coefficients_are_points_of_their_own(tmp_path: Path) -> None:
+    runs = [
+        RunIdentity("crosscoder", f"latents2048-k32-sparsity{coefficient}-seed{seed}", 2048, 32.0, seed)
+        for coefficient in (0.1, 0.4)
+        for seed in (-1, 0)
+    ]
+    shifts = (-1e-4, 0.0, 1e-4, 2e-4)
+    files = [made_up.reconstruction(tmp_path, run, shift=shift) for run, shift in zip(runs, shifts, strict=True)]
+    _, numbers = drawn("pareto", files)
+    values = [
+        float(table.loc[(table["metric"] == "explained_variance") & table["model"].isna(), "value"].iloc[0])
+        for table in map(pd.read_csv, files)
+    ]
+    assert numbers["point"].tolist() == ["latents2048-k32-sparsity0.1", "latents2048-k32-sparsity0.4"]
+    assert numbers["seeds"].tolist() == [2, 2]
+    assert numbers["explained_variance"].tolist() == pytest.approx(
+        [np.mean(values[:2]), np.mean(values[2:])], rel=1e-12
+    )
+    figure, numbers = drawn("reconstruction", files)
+    assert numbers.groupby("point").size().tolist() == [12, 12]
+    assert words(figure.axes[0])[:2] == ["L0 31.5\nk32-sparsity0.1", "L0 31.5\nk32-sparsity0.4"]
 
 
 def test_reconstruction_draws_the_table(tables: dict[str, list[Path]]) -> None:

@@ -416,6 +416,15 @@ def test_shards_with_other_rows_than_the_study_claims_are_refused(activations: P
         train_small(tmp_path, run_settings(5000, SHARDS), activations)
 
 
+@pytest.mark.parametrize(("penalty", "coefficient"), [("none", None), ("l1", 0.1)])
+def test_config_holds_k_and_the_coefficient_apart(
+    activations: Path, tmp_path: Path, penalty: str, coefficient: float | None
+) -> None:
+    train_small(tmp_path, settings_of(penalty=penalty, sparsity=coefficient), activations)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["k"], config["coefficient"], config["sparsity"]) == (2, coefficient, 2.0)
+
+
 def test_config_says_what_was_trained_and_on_how_many_rows(activations: Path, tmp_path: Path) -> None:
     train_small(tmp_path, settings_of(epochs=2, batch_size=1000), activations)
     config = json.loads((tmp_path / "run" / "config.json").read_text())

@@ -156,6 +156,7 @@ def _write(out: Path, stepper: Stepper, rows: Rows, study: Path | None) -> None:
         "dictionary": settings.dictionary,
         "run": settings.run,
         "sparsity": settings.sparsity_label,
+        "coefficient": settings.sparsity,
         "seed": settings.seed,
         "tokens": stepper.steps * settings.batch_size,
         "study": None,

@@ -43,7 +43,7 @@ def draw(tables: Sequence[Path], settings: FigureSettings, style: FigureStyle) -
         style: what all figures share.
 
     Returns:
-        The figure, and what is drawn: one row per dictionary, latents, sparsity and scope. `model`, `step` and `hook`
+        The figure, and what is drawn: one row per dictionary, point of its sweep and scope. `model`, `step` and `hook`
         are empty where several `sites` are pooled; `_low` and `_high` are the extremes over `seeds`.
 
     Raises:
@@ -78,7 +78,7 @@ def points(metrics: pd.DataFrame) -> pd.DataFrame:
     if chosen.empty:
         raise UserError(f"--tables: no run has both {X!r} and {Y!r}; expected reconstruction.csv of every run")
     ranks = chosen["dictionary"].map({name: rank for rank, name in enumerate(sites)})
-    ordered = chosen.assign(rank=ranks).sort_values(["rank", "latents", *SITE, X, "sparsity"], ignore_index=True)
+    ordered = chosen.assign(rank=ranks).sort_values(["rank", "latents", *SITE, X, "point"], ignore_index=True)
     ordered["step"] = ordered["step"].astype("Int64").where(ordered["step"] >= 0)
     return ordered.drop(columns="rank")
 
@@ -172,9 +172,7 @@ def caption(numbers: pd.DataFrame) -> Caption:
         ends = curve.points.iloc[[0, -1] if len(curve.points) > 1 else [0]]
         values = [f"{rounded(point[Y])} at L0 {rounded(point[X])}" for _, point in ends.iterrows()]
         parts.append(f"{' to '.join(values)} ({curve.name.replace(chr(10), ', ')}, {curve.scope})")
-    runs = numbers.groupby("dictionary", sort=False)[["latents", "sparsity"]].apply(
-        lambda rows: len(rows.drop_duplicates())
-    )
+    runs = numbers.groupby("dictionary", sort=False)["point"].nunique()
     return Caption(
         TITLE,
         DESCRIPTION,

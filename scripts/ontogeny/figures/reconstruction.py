@@ -74,7 +74,7 @@ def draw(tables: Sequence[Path], settings: ReconstructionFigure, style: FigureSt
         style: what all figures share.
 
     Returns:
-        The figure, and what is drawn: one row per panel (`fvu`, `loss`, `recovered`), series, latents, sparsity and
+        The figure, and what is drawn: one row per panel (`fvu`, `loss`, `recovered`), series, point of the sweep and
         site, with the extremes over `seeds` as `low` and `high`, and the pooled `l0` that names a run.
 
     Raises:
@@ -129,7 +129,7 @@ def values(metrics: pd.DataFrame, smallest_cost: float) -> pd.DataFrame:
     places = {site: place for place, site in enumerate(site_axis(sites_of(at_sites)).sites)}
     table["place"] = [places[Site(*site)] for site in table[SITE].itertuples(index=False)]
     table["rank"] = table["panel"].map(PANELS.index)
-    return table.sort_values(["rank", "series", "latents", "sparsity", "place"], ignore_index=True)[COLUMNS]
+    return table.sort_values(["rank", "series", "latents", "sparsity", "point", "place"], ignore_index=True)[COLUMNS]
 
 
 def _cost(table: pd.DataFrame) -> pd.Series:
@@ -146,27 +146,27 @@ class Look(NamedTuple):
     """How a run is drawn in every panel: a point of the sweep, over its seeds."""
 
     label: str
-    """L0, and latents where they differ."""
+    """L0, latents where they differ, and what was swept where that tells no two runs apart."""
     colour: str
     """Darker for more active features."""
     dashes: str
     """By latents."""
 
 
-Looks = Mapping[tuple[int, float], Look]
+Looks = Mapping[str, Look]
 
 
 def _looks(numbers: pd.DataFrame) -> Looks:
-    """Give every run, named by (latents, sparsity), its look, from few active features to many."""
-    runs = numbers[["latents", "sparsity", "l0"]].drop_duplicates().sort_values(["l0", "latents", "sparsity"])
+    """Give every point of the sweep its look, from few active features to many."""
+    runs = numbers[["point", "latents", "l0"]].drop_duplicates().sort_values(["l0", "latents", "point"])
     sizes = sorted(runs["latents"].unique())
     colours = shades(CROSSCODERS[0] if len(sites_of(numbers)) > 1 else SINGLES[0], len(runs))
-    looks: dict[tuple[int, float], Look] = {}
-    for (latents, sparsity, l0), colour in zip(runs.itertuples(index=False), colours, strict=True):
-        size = f"\n{counted(int(latents), 'latent')}" if len(sizes) > 1 else ""
-        looks[latents, sparsity] = Look(
-            f"L0 {rounded(l0)}{size}", colour, ("-", "--", "-.", ":")[sizes.index(latents) % 4]
-        )
+    sizes_named = [f"\n{counted(int(latents), 'latent')}" if len(sizes) > 1 else "" for latents in runs["latents"]]
+    labels = [f"L0 {rounded(l0)}{size}" for l0, size in zip(runs["l0"], sizes_named, strict=True)]
+    looks: dict[str, Look] = {}
+    for (point, latents, _), label, colour in zip(runs.itertuples(index=False), labels, colours, strict=True):
+        own = f"\n{point.partition('-')[2]}" if labels.count(label) > 1 else ""
+        looks[point] = Look(label + own, colour, ("-", "--", "-.", ":")[sizes.index(latents) % 4])
     return looks
 
 
@@ -184,8 +184,8 @@ def _line(axis: Axes, sites: SiteAxis, rows: pd.DataFrame, look: Mapping[str, An
 def _lines(axis: Axes, sites: SiteAxis, rows: pd.DataFrame, looks: Looks, look: Mapping[str, Any]) -> list[End]:
     """Draw a line for every run among `rows`, and return their ends, named."""
     ends = []
-    for run, own in looks.items():
-        part = rows[(rows["latents"] == run[0]) & (rows["sparsity"] == run[1])]
+    for point, own in looks.items():
+        part = rows[rows["point"] == point]
         if len(part):
             end = _line(axis, sites, part, {"color": own.colour, "linestyle": own.dashes, **look})
             ends.append(end._replace(text=own.label))
@@ -271,8 +271,8 @@ def caption(numbers: pd.DataFrame) -> Caption:
     looks = _looks(numbers)
     names = dict(zip(sites := sites_of(numbers), site_names(sites), strict=True))
     fvu, recovered = [], []
-    for (latents, sparsity), look in looks.items():
-        run = numbers[(numbers["latents"] == latents) & (numbers["sparsity"] == sparsity)]
+    for point, look in looks.items():
+        run = numbers[numbers["point"] == point]
         label = look.label.replace("\n", ", ")
         rows = run[run["panel"] == "fvu"].sort_values("value", kind="stable").iloc[[0, -1]].drop_duplicates()
         ends = [f"{rounded(row['value'])} ({names[Site(*row[SITE])]})" for _, row in rows.iterrows()]

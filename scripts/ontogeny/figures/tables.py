@@ -10,8 +10,9 @@ from ontogeny.errors import UserError
 from ontogeny.evaluation.tables import COLUMNS
 from ontogeny.sites import Site
 
-RUN = ["dictionary", "latents", "sparsity"]
-"""Columns that name a run but for its seed."""
+RUN = ["dictionary", "point", "latents", "sparsity"]
+"""Columns that name a point of a sweep, which is a run but for its seed; `sparsity` alone does not tell k = 32 with one
+coefficient from k = 32 with another."""
 
 SITE = list(Site._fields)
 """Columns that name a site."""
@@ -38,7 +39,7 @@ def read_table(file: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def read_metrics(files: Sequence[Path]) -> pd.DataFrame:
-    """Read tables of metrics as one: columns `COLUMNS`, with empty text and step -1 where sites are pooled.
+    """Read tables of metrics as one: columns `COLUMNS` and `point`, with empty text and step -1 where sites are pooled.
 
     Raises:
         UserError: there is no table, or one is damaged or empty.
@@ -47,6 +48,7 @@ def read_metrics(files: Sequence[Path]) -> pd.DataFrame:
         raise UserError("--tables: no table was named; expected the metrics of at least one run")
     table = pd.concat([read_table(file, COLUMNS) for file in files], ignore_index=True)
     table["step"] = table["step"].fillna(-1).astype("int64")
+    table["point"] = table["run"].astype(str).str.replace(r"-seed-?\d+$", "", regex=True)
     return table.fillna({"model": "", "hook": ""}).astype({"dictionary": str, "model": str, "hook": str})
 
 
@@ -62,7 +64,7 @@ def _by_number(hook: str) -> list[tuple[int, str]]:
 
 
 def over_seeds(metrics: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Summarise metrics over seeds: one row per dictionary, latents, sparsity and site.
+    """Summarise metrics over seeds: one row per dictionary, point of its sweep and site.
 
     Args:
         metrics: as `read_metrics` returns it.
