@@ -43,7 +43,7 @@ rule statistics:
     wildcard_constraints:
         site=one_of([site.key for site in STUDY.all_sites()]),
     conda:
-        "../envs/cpu.yaml"
+        "../envs/gpu.yaml"
     params:
         code=code("site_statistics.py"),
     shell:
