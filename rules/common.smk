@@ -83,6 +83,14 @@ def numbered(rule, number):
     return f"{rule}_{number + 1}" if number else rule
 
 
+def same_machine(kind, count):
+    """Give all rules of a kind the threads and resources that a profile sets for the plain name, unless it names them."""
+    chosen = workflow.resource_settings
+    for given in (chosen.overwrite_threads, chosen.overwrite_resources):
+        for number in range(1, count if kind in given else 0):
+            given.setdefault(numbered(kind, number), given[kind])
+
+
 def one_of(names):
     """Constrain a wildcard to names; to nothing where there is none."""
     return "|".join(map(re.escape, names)) or "(?!)"
@@ -181,3 +189,11 @@ wildcard_constraints:
     dictionary=one_of(STUDY.dictionaries),
     run=r"latents[^/]+",
     number=r"\d{5}",
+
+
+TRAINED = [name for name, model in STUDY.models.items() if model.source == "train"]
+FETCHED = [name for name in STUDY.models if name not in TRAINED]
+
+# Here, since Snakemake reads what a profile sets as soon as it meets a rule.
+same_machine("language_model", len(TRAINED))
+same_machine("activations", len(STUDY.hook_groups()))

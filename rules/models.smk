@@ -1,8 +1,5 @@
 """Checkpoints: of models trained here, and of models that exist."""
 
-TRAINED = [name for name, model in STUDY.models.items() if model.source == "train"]
-FETCHED = [name for name in STUDY.models if name not in TRAINED]
-
 for number, model in enumerate(TRAINED):
 
     rule:

@@ -29,13 +29,13 @@ class Workspace:
         shutil.copyfile(config, folder / "config.yaml")
         self.folder = folder
 
-    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "snakemake", "--profile", "profiles/local", *arguments]
+    def snakemake(self, *arguments: str, profile: str = "local") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "snakemake", "--profile", f"profiles/{profile}", *arguments]
         return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
 
-    def planned(self, *arguments: str) -> tuple[Counter[str], str]:
+    def planned(self, *arguments: str, profile: str = "local") -> tuple[Counter[str], str]:
         """Count the jobs of a dry run by rule, and return what it printed."""
-        done = self.snakemake("--dry-run", *(arguments or TARGETS))
+        done = self.snakemake("--dry-run", *(arguments or TARGETS), profile=profile)
         assert done.returncode == 0, done.stderr
         output = done.stdout + done.stderr
         table = re.search(r"Job stats:\n.*?\n-.*?\n(.*?)\ntotal ", output, re.DOTALL)
