@@ -4,17 +4,14 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-import yaml
-
 from ontogeny.command import command, run
-from ontogeny.config.load import load_study
+from ontogeny.config.load import read_study
 from ontogeny.plan import plan_text
 
 
 def main(arguments: Namespace) -> None:
     """Write the plan to standard output."""
-    study = load_study(yaml.safe_load(arguments.config.read_text(encoding="utf-8")), str(arguments.config))
-    sys.stdout.write(plan_text(study, arguments.rate) + "\n")
+    sys.stdout.write(plan_text(read_study(arguments.config), arguments.rate) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,35 +1,50 @@
 """The plan of a study counts what its stages really take."""
 
+import copy
+import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from ontogeny.config.load import load_study
-from ontogeny.plan import Shape, plan_text, study_costs
+from ontogeny.plan import Shape, known_shape, plan_text, study_costs
 
-CONFIG = {
+PROJECT = Path(__file__).resolve().parents[1]
+
+CONFIG: dict[str, Any] = {
     "corpus": {"source": "package"},
     "models": {"neox": {"source": "train", "checkpoints": [0, 8], "architecture": {"layers": 2, "d_model": 4, "heads": 1, "rotary_fraction": 1.0},
                         "training": {"steps": 10, "batch_size": 2}}},
     "tokens": {"context_length": 8},
     "activations": {"train_rows": 100, "heldout_rows": 20, "rows_per_shard": 50},
     "dictionaries": {"cc": {"sites": [{"model": "neox", "hooks": ["blocks.0.hook_resid_post"]}],
-                            "latents": [16], "k": [2, 4], "epochs": 3}},
+                            "latents": [16], "k": [2, 4], "epochs": 3, "batch_size": 10}},
     "evaluation": {"nll": {"tokens": 64}},
 }  # fmt: skip
+
+
+def command(script: str, *options: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    line = [sys.executable, str(PROJECT / "scripts" / script), *options]
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
 
 
 def test_costs_are_those_counted_by_hand() -> None:
     shape = Shape(layers=2, d_model=4, d_mlp=16, vocab_size=10)
     assert shape.forward_flop(1) == 2 * (4 * 16 + 2 * 4 * 16)
-    training, harvest, dictionary, nll = study_costs(load_study(CONFIG), {"neox": shape})
+    _, training, harvest, dictionary, nll, _ = study_costs(load_study(CONFIG), {"neox": shape})
     assert training.tokens == 10 * 2 * 8
     assert training.flop == 160 * 3 * shape.forward_flop()
     assert harvest.jobs == 2 * 3
     assert harvest.disk == 2 * 120 * 4 * 2
+    int8 = {**CONFIG, "activations": {**CONFIG["activations"], "dtype": "int8"}}
+    assert study_costs(load_study(int8), {"neox": shape})[2].disk == 2 * 120 * (4 + 4)
     assert harvest.flop == 2 * 120 * shape.forward_flop(1)
     assert dictionary.flop == 2 * 10 * (2 * 4) * 16 * 100 * 3
+    assert dictionary.disk == 2 * 2 * (2 * 4) * 16 * 4
     assert nll.flop == 2 * 2 * 4 * 64 * shape.forward_flop()
 
 
@@ -39,8 +54,79 @@ def test_model_of_unknown_shape_is_named() -> None:
     assert "neox: on the hub, of unknown shape, counted as nothing" in plan_text(load_study(config), 1.0)
 
 
+def test_disk_of_tokens_and_scratch_of_stages_are_those_counted_by_hand() -> None:
+    shape = Shape(layers=2, d_model=4, d_mlp=16, vocab_size=10)
+    config = {**CONFIG, "tokens": {"context_length": 8, "max_tokens": 100}}
+    config["dictionaries"] = {"cc": {**CONFIG["dictionaries"]["cc"], "save_every": 10}}
+    tokens, _, _, dictionary, _, features = study_costs(load_study(config), {"neox": shape})
+    assert tokens.disk == 2 * 13 * (8 * 2 + 8)
+    assert dictionary.scratch == 2 * 3 * (3 * 4 * (2 * 2 * 4 * 16)), "30 steps: two states kept and a third on its way"
+    assert features.scratch == 20 * (2 + 4) * 12
+    config["dictionaries"]["cc"]["save_every"] = 1000
+    assert study_costs(load_study(config), {"neox": shape})[3].scratch == dictionary.scratch / 3, (
+        "saved only when stopped"
+    )
+
+
+def local(folder: Path, **shape: object) -> dict[str, Any]:
+    """Lay out two checkpoints of 1000 and 100 bytes, of which the study reads the second."""
+    config = copy.deepcopy(CONFIG)
+    for step, size in ((0, 1000), (8, 100)):
+        checkpoint = folder / f"step{step}"
+        checkpoint.mkdir()
+        (checkpoint / "config.json").write_text(json.dumps(shape))
+        (checkpoint / "model.safetensors").write_bytes(bytes(size))
+        (checkpoint / "pytorch_model.bin").write_bytes(bytes(7))
+    config["models"]["neox"] = {"source": "local", "path": f"{folder}/step{{step}}", "checkpoints": [0, 8]}
+    config["dictionaries"]["cc"]["sites"][0]["checkpoints"] = [8]
+    return config
+
+
+def test_a_local_checkpoint_takes_the_room_of_its_weights(tmp_path: Path) -> None:
+    shape = {"num_hidden_layers": 2, "hidden_size": 4, "intermediate_size": 16, "vocab_size": 10}
+    study = load_study(local(tmp_path, **shape))
+    assert known_shape(study, "neox") == Shape(2, 4, 16, 10)
+    checkpoint = study_costs(study, {})[1]
+    assert (checkpoint.stage, checkpoint.jobs, checkpoint.disk) == ("checkpoint neox", 1, 100)
+
+
+def test_a_local_config_that_tells_no_shape_is_named(tmp_path: Path) -> None:
+    study = load_study(local(tmp_path, num_hidden_layers=2))
+    assert "neox: in its config.json, of unknown shape, counted as nothing" in plan_text(study, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "rate", "message"),
+    [
+        (None, "1", "study.yaml: cannot be read (No such file or directory); expected a study"),
+        ("corpus: [", "1", "study.yaml: no YAML: while parsing"),
+        ("- corpus", "1", "study.yaml: it holds no keys"),
+        ("", "1", "study.yaml: the config is empty"),
+        (yaml.safe_dump(CONFIG), "0", "--rate: 0 TFLOP/s; expected what the machine sustains, above 0"),
+        (yaml.safe_dump(CONFIG), "nan", "--rate: nan TFLOP/s"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path: Path, content: str | None, rate: str, message: str) -> None:
+    file = tmp_path / "study.yaml"
+    if content is not None:
+        file.write_text(content)
+    done = command("plan.py", "--config", "study.yaml", "--rate", rate, folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {message}")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_a_study_says_where_its_results_are(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump({**CONFIG, "study": "other"}))
+    assert command("root.py", "--config", "other.yaml", folder=tmp_path).stdout == "results/other\n"
+    done = command("root.py", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: config.yaml: cannot be read")
+
+
 @pytest.mark.parametrize("rate", [0.1, 100.0])
 def test_hours_follow_the_rate(rate: float) -> None:
-    study = load_study(yaml.safe_load((Path(__file__).resolve().parents[1] / "config.yaml").read_text()))
-    total = plan_text(study, rate).splitlines()[-1].split()
+    study = load_study(yaml.safe_load((PROJECT / "config.yaml").read_text()))
+    (total,) = [line.split() for line in plan_text(study, rate).splitlines() if line.startswith("total")]
     assert float(total[-1]) == pytest.approx(float(total[-2]) / rate / 1e12 / 3600, rel=0.01)

@@ -1,14 +1,24 @@
 """What a study will cost before anything starts: tokens, bytes on disk and floating-point operations per stage."""
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from ontogeny.config.corpus import TrainedTokenizer
+from ontogeny.config.dictionaries import RunSettings
+from ontogeny.config.inputs import model_files
 from ontogeny.config.models import LocalModel, TrainedModel
+from ontogeny.config.shapes import model_shape
 from ontogeny.config.study import Study
+from ontogeny.errors import UserError
 
 BYTES_PER_VALUE = {"float16": 2, "int8": 1}
+
+STATES_AT_ONCE = 3
+"""Training states of a run on disk while the last of them is written: two are kept."""
+
+UNTOLD_VOCABULARY = 50304
+"""Entries of the vocabulary of a model that is trained on a tokenizer from elsewhere: those of Pythia."""
 
 
 class Shape(NamedTuple):
@@ -40,25 +50,33 @@ class Cost(NamedTuple):
     """What a stage takes."""
 
     stage: str
+    """Rule, and what it is about where there are several."""
     jobs: int
+    """Jobs of the rule."""
     tokens: float
+    """Tokens or rows that it reads."""
     disk: float
+    """Bytes that it leaves."""
     flop: float
+    """Floating-point operations."""
+    scratch: float = 0.0
+    """Bytes that it needs beside them while it runs, if all its jobs run at one time."""
 
 
-def model_shape(study: Study, name: str) -> Shape | None:
-    """Find the shape of a model in the study or on disk; None where only the hub knows it."""
+def known_shape(study: Study, name: str) -> Shape | None:
+    """Find the shape of a model in the study or on disk; None where it is not told."""
     model = study.models[name]
+    shape = model_shape(model)
+    vocab_size = shape.vocab_size
     if isinstance(model, TrainedModel):
-        shape = model.architecture
-        vocab = study.tokenizer.vocab_size if isinstance(study.tokenizer, TrainedTokenizer) else 50304
-        return Shape(shape.layers, shape.d_model, shape.d_mlp or 4 * shape.d_model, vocab)
-    if not isinstance(model, LocalModel):
+        vocab_size = _vocabulary(study) or UNTOLD_VOCABULARY
+    if shape.layers is None or shape.d_model is None or shape.d_mlp is None or vocab_size is None:
         return None
-    config = json.loads((Path(model.path.format(step=model.checkpoints[0])) / "config.json").read_text())
-    width = config.get("hidden_size") or config["n_embd"]
-    layers = config.get("num_hidden_layers") or config["n_layer"]
-    return Shape(layers, width, config.get("intermediate_size") or 4 * width, config["vocab_size"])
+    return Shape(shape.layers, shape.d_model, shape.d_mlp, vocab_size)
+
+
+def _vocabulary(study: Study) -> int | None:
+    return study.tokenizer.vocab_size if isinstance(study.tokenizer, TrainedTokenizer) else None
 
 
 def study_costs(study: Study, shapes: dict[str, Shape]) -> list[Cost]:
@@ -69,11 +87,25 @@ def study_costs(study: Study, shapes: dict[str, Shape]) -> list[Cost]:
         shapes: shape of each model by name, those that are known.
     """
     return [
+        _tokens(study),
         *_training(study, shapes),
+        *_local_checkpoints(study),
         _harvest(study, shapes),
         *(_dictionary(study, name, shapes) for name in study.dictionaries),
         _losses(study, shapes),
+        _features(study),
     ]
+
+
+def _tokens(study: Study) -> Cost:
+    """As many as `tokens.max_tokens` lets each split have, in full contexts, with 8 bytes of length and document each.
+
+    They are written once in passing and once for good.
+    """
+    length, most = study.tokens.context_length, study.tokens.max_tokens or 0
+    width = 2 if (_vocabulary(study) or 2**16) < 2**16 else 4
+    contexts = 2 * -(-most // length)
+    return Cost("tokens", 2, 2.0 * most, contexts * (width * length + 8.0), 0.0, float(contexts * width * length))
 
 
 def _training(study: Study, shapes: dict[str, Shape]) -> list[Cost]:
@@ -86,6 +118,21 @@ def _training(study: Study, shapes: dict[str, Shape]) -> list[Cost]:
     return costs
 
 
+def _local_checkpoints(study: Study) -> Iterator[Cost]:
+    """Weights of local checkpoints; they take this room only where they cannot be linked."""
+    for name, model in study.models.items():
+        steps = {site.step for site in study.all_sites() if site.model == name}
+        if isinstance(model, LocalModel):
+            yield Cost(f"checkpoint {name}", len(steps), 0.0, sum(_weights(model, step) for step in steps), 0.0)
+
+
+def _weights(model: LocalModel, step: int) -> float:
+    """Bytes of the weights of a checkpoint; of two kinds, safetensors are taken."""
+    files = [Path(file) for file in model_files(model, step)]
+    kinds = ([file for file in files if file.suffix == kind] for kind in (".safetensors", ".bin"))
+    return float(sum(file.stat().st_size for file in next(filter(None, kinds), [])))
+
+
 def _harvest(study: Study, shapes: dict[str, Shape]) -> Cost:
     shards = {**study.shards("train"), **study.shards("heldout")}
     rows = sum(shards.values())
@@ -96,21 +143,30 @@ def _harvest(study: Study, shapes: dict[str, Shape]) -> Cost:
         depth = int(block[1]) + 1 if block[0] == "blocks" else 0
         key = (site.model, site.step)
         deepest[key] = max(deepest.get(key, 0), depth)
-    disk = sum(
-        rows * shapes[s.model].d_model * BYTES_PER_VALUE[study.activations.dtype] for s in sites if s.model in shapes
-    )
+    value, scale = BYTES_PER_VALUE[study.activations.dtype], 4 * (study.activations.dtype == "int8")
+    disk = sum(rows * (shapes[site.model].d_model * value + scale) for site in sites if site.model in shapes)
     flop = sum(rows * shapes[name].forward_flop(depth) for (name, _), depth in deepest.items() if name in shapes)
     return Cost("activations", len(deepest) * len(shards), float(rows), float(disk), flop)
 
 
 def _dictionary(study: Study, name: str, shapes: dict[str, Shape]) -> Cost:
-    """A dense step takes 10 S D L FLOP a row: encode, decode, and three products backward."""
+    """A dense step takes 10 S D L FLOP a row: encode, decode, and three products backward.
+
+    Weights take 8 S D L bytes, and a training state holds them with their two moments.
+    """
     width = sum(shapes[site.model].d_model for site in study.sites(name) if site.model in shapes)
     runs = study.runs(name).values()
     rows = sum(run.rows * run.epochs for run in runs)
     disk = sum(8.0 * width * run.latents for run in runs)
     flop = sum(10.0 * width * run.latents * run.rows * run.epochs for run in runs)
-    return Cost(f"dictionary {name}", len(runs), float(rows), disk, flop)
+    states = sum(_states(run) * 3 * 8.0 * width * run.latents for run in runs)
+    return Cost(f"dictionary {name}", len(runs), float(rows), disk, flop, states)
+
+
+def _states(run: RunSettings) -> int:
+    """Count the training states on disk at one time; there is one more where the run is stopped between two."""
+    steps = run.rows // run.batch_size * run.epochs
+    return min((steps - 1) // run.save_every + 1, STATES_AT_ONCE)
 
 
 def _losses(study: Study, shapes: dict[str, Shape]) -> Cost:
@@ -124,21 +180,50 @@ def _losses(study: Study, shapes: dict[str, Shape]) -> Cost:
     return Cost("nll", jobs, tokens, 0.0, flop)
 
 
+def _features(study: Study) -> Cost:
+    """Every firing on heldout rows takes 12 bytes while samples are chosen; k says how many there are."""
+    runs = [run for name in study.dictionaries for run in study.runs(name).values()]
+    rows = study.activations.heldout_rows
+    return Cost("features", len(runs), float(rows), 0.0, 0.0, sum(12.0 * rows * (run.k or 0) for run in runs))
+
+
 def plan_text(study: Study, rate: float) -> str:
     """Write the plan of a study as a table.
 
     Args:
         study: the study.
         rate: TFLOP/s that the machine sustains.
+
+    Raises:
+        UserError: the rate is not above 0.
     """
-    known = {name: shape for name in study.models if (shape := model_shape(study, name))}
+    if not rate > 0:
+        raise UserError(f"--rate: {rate:g} TFLOP/s; expected what the machine sustains, above 0, such as RATE=0.1")
+    known = {name: shape for name in study.models if (shape := known_shape(study, name))}
     costs = study_costs(study, known)
-    costs.append(Cost("total", sum(c.jobs for c in costs), 0.0, sum(c.disk for c in costs), sum(c.flop for c in costs)))
-    lines = [f"{'stage':<28}{'jobs':>8}{'tokens':>12}{'disk':>12}{'FLOP':>12}{'hours':>10}"]
+    sums = [sum(numbers) for numbers in zip(*((c.jobs, c.disk, c.flop, c.scratch) for c in costs), strict=True)]
+    costs.append(Cost("total", int(sums[0]), 0.0, *sums[1:]))
+    lines = [f"{'stage':<28}{'jobs':>8}{'tokens':>12}{'disk':>12}{'scratch':>12}{'FLOP':>12}{'hours':>10}"]
     lines += [
-        f"{cost.stage:<28}{cost.jobs:>8}{cost.tokens:>12.3g}{cost.disk / 1e9:>9.3g} GB{cost.flop:>12.2e}"
-        f"{cost.flop / rate / 1e12 / 3600:>10.3g}"
+        f"{cost.stage:<28}{cost.jobs:>8}{cost.tokens:>12.3g}{cost.disk / 1e9:>9.3g} GB{cost.scratch / 1e9:>9.3g} GB"
+        f"{cost.flop:>12.2e}{cost.flop / rate / 1e12 / 3600:>10.3g}"
         for cost in costs
     ]
-    lines += [f"{name}: on the hub, of unknown shape, counted as nothing" for name in study.models if name not in known]
-    return "\n".join([f"Study {study.study} at {rate:g} TFLOP/s", *lines])
+    return "\n".join([f"Study {study.study} at {rate:g} TFLOP/s", *lines, *_remarks(study, known)])
+
+
+def _remarks(study: Study, known: dict[str, Shape]) -> Iterator[str]:
+    """Say what the numbers mean, and what is not in them."""
+    yield "disk stays; scratch is needed beside it if all jobs of a stage run at one time, and goes with them"
+    if study.tokens.max_tokens is None:
+        yield "corpus and tokens: as the text gives them, since tokens.max_tokens is not set; counted as nothing"
+    else:
+        yield "corpus: as the text gives it, counted as nothing"
+    if any(run.k is None for name in study.dictionaries for run in study.runs(name).values()):
+        yield "features: 12 bytes for each firing on heldout rows; how many a run without k has is counted as nothing"
+    for name, model in study.models.items():
+        if isinstance(model, LocalModel):
+            yield f"checkpoint {name}: links, which take no room, where {study.root}/ is on the same file system"
+        if name not in known:
+            place = "in its config.json" if isinstance(model, LocalModel) else "on the hub"
+            yield f"{name}: {place}, of unknown shape, counted as nothing"

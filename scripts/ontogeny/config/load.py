@@ -3,8 +3,10 @@
 import difflib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -12,6 +14,23 @@ from ontogeny.config.base import Settings
 from ontogeny.config.presets import with_presets
 from ontogeny.config.study import Study
 from ontogeny.errors import UserError
+
+
+def read_study(file: Path) -> Study:
+    """Read a study from its config file.
+
+    Raises:
+        UserError: one line for a file that is missing, is no YAML, or holds no study.
+    """
+    try:
+        config = yaml.safe_load(file.read_bytes())
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); expected a study such as config.yaml") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: no YAML: {' '.join(str(error).split())}") from None
+    if config is not None and not isinstance(config, dict):
+        raise UserError(f"{file}: it holds no keys; docs/configuration.md lists those of a study")
+    return load_study(config or {}, str(file))
 
 
 def load_study(config: Mapping[str, Any], source: str = "config.yaml") -> Study:
