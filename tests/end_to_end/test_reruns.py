@@ -1,5 +1,6 @@
 """A change reruns what depends on it, and nothing else: the tables of docs/architecture.md, row by row."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,50 @@ CROSSCODER_RUNS = {
     "reconstruction_figure": 1, "decoder_norms": 1, "gallery": 1,
 }  # fmt: skip
 ALL_RUNS = {**CROSSCODER_RUNS, "dictionary": 3, "reconstruction": 3, "nll": 3, "features": 3, "database": 3}
+
+
+@pytest.fixture(scope="module")
+def brought(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A study of a saved corpus, a tokenizer and checkpoints that exist already, up to its models."""
+    folder = tmp_path_factory.mktemp("brought")
+    site = {"model": "old", "hooks": ["blocks.1.hook_resid_post"]}
+    config = {
+        "corpus": {"source": "saved", "path": "there/corpus", "split": "train"},
+        "tokenizer": {"source": "pretrained", "name": "there/tokenizer"},
+        "models": {"old": {"source": "local", "path": "there/neox/step{step}", "checkpoints": [0, 4]}},
+        "dictionaries": {"sae": {"sites": [site], "latents": [128], "k": [4]}},
+    }
+    (folder / "study.yaml").write_text(yaml.safe_dump(config))
+    workspace = Workspace(folder, folder / "study.yaml")
+    for part in ("corpus", "tokenizer", "models/neox"):
+        shutil.copytree(finished.folder / "results" / part, folder / "there" / Path(part).name)
+    done = workspace.snakemake("results/models/")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return workspace
+
+
+def test_one_more_checkpoint_that_exists_brings_in_only_that_one(brought: Workspace) -> None:
+    assert brought.planned("results/models/")[0] == Counter()
+    with brought.changed("models", "old", "checkpoints", value=[0, 4, 16]):
+        planned, output = brought.planned("results/models/")
+    assert planned == Counter({"checkpoint": 1})
+    assert "step=16" in output
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "expected"),
+    [
+        ("corpus/train/state.json", '"_fingerprint": "', '"_fingerprint": "0', {"corpus": 1, "tokenizer": 1, "checkpoint": 2}),
+        ("corpus/heldout/state.json", '"_fingerprint": "', '"_fingerprint": "0', {}),
+        ("tokenizer/tokenizer.json", "{", '{ "edited": 1,', {"tokenizer": 1, "checkpoint": 2}),
+        ("neox/step4/config.json", "{", '{ "edited": 1,', {"checkpoint": 1}),
+    ],
+)  # fmt: skip
+def test_change_of_what_exists_already(
+    brought: Workspace, file: str, before: str, after: str, expected: dict[str, int]
+) -> None:
+    with brought.edited(f"there/{file}", before, after):
+        assert brought.planned("results/models/")[0] == Counter(expected)
 
 
 def test_finished_study_has_nothing_to_do(finished: Workspace) -> None:
