@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from tqdm import tqdm
 
 from ontogeny.errors import UserError
-from ontogeny.memory import settle
+from ontogeny.memory import collect_as_usual, keep_freed_memory
 
 log = logging.getLogger("ontogeny")
 
@@ -62,7 +62,8 @@ def run(parser: ArgumentParser, main: Callable[[Namespace], dict[str, float] | N
         parser: made by `command`.
         main: does the work and returns what was counted, such as `{"rows": 65536}`; rates are logged from it.
     """
-    settle()
+    collect_as_usual()
+    keep_freed_memory()
     arguments = parser.parse_args()
     terminal = _redirect(arguments.log)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

@@ -14,7 +14,7 @@ RARELY = 10**6
 
 
 def collect_rarely() -> None:
-    """Look for garbage after every million objects only, until `settle`.
+    """Look for garbage after every million objects only, until `collect_as_usual`.
 
     Importing PyTorch and transformers makes a million objects that stay as long as the process: looking among them for
     garbage after every 700 takes a quarter of the import, which is most of what a short command takes.
@@ -22,15 +22,18 @@ def collect_rarely() -> None:
     gc.set_threshold(RARELY)
 
 
-def settle() -> None:
-    """Look for garbage as usual, though not among what was imported, and keep freed memory for what is made next.
-
-    By default glibc returns the memory of a freed tensor to the system, which clears every page that the next tensor
-    touches; while two threads train a small model that is a quarter of the time. Elsewhere than under glibc freed
-    memory goes where it went before.
-    """
+def collect_as_usual() -> None:
+    """Look for garbage as Python does by default, though never again among what was imported."""
     gc.freeze()
     gc.set_threshold(*THRESHOLD)
+
+
+def keep_freed_memory() -> None:
+    """Keep freed memory for what is made next; elsewhere than under glibc it goes where it went before.
+
+    By default glibc returns the memory of a freed tensor to the system, which clears every page that the next tensor
+    touches; while two threads train a small model that is a quarter of the time.
+    """
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
         library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -31,6 +31,7 @@ from typing import NamedTuple, NoReturn
 
 from ontogeny.errors import UserError
 from ontogeny.files import write_json
+from ontogeny.memory import collect_as_usual
 
 ADDRESS = "server.json"
 CLIENTS = "clients.lock"
@@ -238,4 +239,5 @@ def main(home: Path) -> None:
 
 
 if __name__ == "__main__":
+    collect_as_usual()
     main(Path(sys.argv[1]))
