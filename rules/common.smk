@@ -73,6 +73,15 @@ def command(script):
     return f"python {os.path.relpath(SCRIPTS / script)} --study {STUDY.root}/study.json"
 
 
+def launched(script):
+    """Begin the command of a rule that several processes may share, as many as its resources say."""
+    launcher = f"python {os.path.relpath(SCRIPTS / 'launch.py')} --processes {{resources.processes}}"
+    return (
+        f"{launcher} --data-ranks {{resources.data_ranks}} --sites {{params.sites}} -- "
+        + command(script).removeprefix("python ")
+    )
+
+
 def code(script, *modules):
     """Hash the script of a rule with every project module behind it."""
     return code_hash(SCRIPTS, script, *modules)

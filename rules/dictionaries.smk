@@ -15,6 +15,10 @@ rule dictionary:
     conda:
         "../envs/gpu.yaml"
     threads: lambda wildcards: min(len(STUDY.sites(wildcards.dictionary)), 8)
+    resources:
+        # Processes that share a run and its threads: the sites are divided among them, and rows among data_ranks.
+        processes=1,
+        data_ranks=1,
     params:
         activations=folder("activations"),
         settings=settings("runs/{dictionary}/{run}"),
@@ -22,7 +26,8 @@ rule dictionary:
         state=f"{STUDY.root}/states/{{dictionary}}/{{run}}",
         out=subpath(output[0], parent=True),
         code=code("dictionary.py"),
+        sites=lambda wildcards: len(STUDY.sites(wildcards.dictionary)),
     shell:
-        command("dictionary.py")
+        launched("dictionary.py")
         + " --log {log} --threads {threads} --settings {params.settings:q}"
         " --activations {params.activations} --state {params.state} --fingerprint {params.code} --out {params.out}"

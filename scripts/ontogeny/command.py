@@ -58,6 +58,9 @@ def union_settings(kind: object, name: str) -> Callable[[str], BaseModel]:
 def run(parser: ArgumentParser, main: Callable[[Namespace], dict[str, float] | None]) -> None:
     """Run a command: write its log, its cost, and for a user's mistake one line and exit code 1.
 
+    Of several processes that torchrun started as one command, the first writes the log and its cost, and the others
+    add warnings and errors to it; the threads are divided among those of a machine.
+
     Args:
         parser: made by `command`.
         main: does the work and returns what was counted, such as `{"rows": 65536}`; rates are logged from it.
@@ -65,11 +68,13 @@ def run(parser: ArgumentParser, main: Callable[[Namespace], dict[str, float] | N
     collect_as_usual()
     keep_freed_memory()
     arguments = parser.parse_args()
-    terminal = _redirect(arguments.log)
+    is_first = os.environ.get("RANK", "0") == "0"
+    terminal = _redirect(arguments.log, is_first)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.INFO if is_first else logging.WARNING)
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(arguments.threads)
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        sys.modules["torch"].set_num_threads(max(1, arguments.threads // processes))
     start = time.monotonic()
     try:
         counts = main(arguments) or {}
@@ -124,18 +129,20 @@ def _parser(parts: TypeAdapter[SettingsT], name: str) -> Callable[[str], Setting
     return parse
 
 
-def _redirect(file: Path | None) -> int | None:
+def _redirect(file: Path | None, is_first: bool) -> int | None:
     """Send standard output and error to `file`, and return a descriptor of what standard error was before.
 
-    What a failed or killed attempt wrote stays above it: a job that is retried would otherwise never say why.
+    What a failed or killed attempt wrote stays above it: a job that is retried would otherwise never say why. Of
+    several processes the first alone begins the log; the others add to its end.
     """
     if file is None:
         return None
     file.parent.mkdir(parents=True, exist_ok=True)
     terminal = os.dup(2)
-    earlier = _failed_attempts(file)
-    file.write_bytes(earlier + f"{ATTEMPT}{time.strftime('%F %T')}\n".encode() if earlier else b"")
-    target = os.open(file, os.O_WRONLY | os.O_APPEND)
+    if is_first:
+        earlier = _failed_attempts(file)
+        file.write_bytes(earlier + f"{ATTEMPT}{time.strftime('%F %T')}\n".encode() if earlier else b"")
+    target = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(target, 1)
     os.dup2(target, 2)
     os.close(target)

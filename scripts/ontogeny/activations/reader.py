@@ -29,7 +29,7 @@ BATCHES_AHEAD = 3
 
 
 class Batch(NamedTuple):
-    """Rows of one training step."""
+    """Rows of one training step, or a share of them."""
 
     step: int
     """Number of the step over all epochs, from 0."""
@@ -60,7 +60,14 @@ class Reader:
     """
 
     def __init__(
-        self, folder: Path, sites: Sequence[Site], shards: Sequence[str], batch_size: int, epochs: int, seed: int
+        self,
+        folder: Path,
+        sites: Sequence[Site],
+        shards: Sequence[str],
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        share: slice | None = None,
     ) -> None:
         """Look up how many rows there are.
 
@@ -71,12 +78,14 @@ class Reader:
             batch_size: rows of a batch.
             epochs: how often each row may be read.
             seed: seed of the order.
+            share: which rows of every batch are read, all of them if left out; samples are always read whole.
 
         Raises:
             UserError: a shard is missing or damaged, or all rows together do not fill one batch.
         """
         self.folder, self.sites, self.shards = folder, tuple(sites), tuple(shards)
         self.batch_size, self.epochs, self.seed = batch_size, epochs, seed
+        self.share = slice(0, batch_size) if share is None else share
         opened = [open_aligned(folder, self.sites[:1], shard) for shard in shards]
         self.d_model = opened[0].d_model
         self.rows_hashes = tuple(shard.rows_hash for shard in opened)
@@ -134,13 +143,15 @@ class Reader:
         return ", ".join(f"{self.shards[shard]}[{start}:{stop}]" for shard, start, stop in pieces)
 
     def _read_from(self, first_step: int) -> Iterator[Batch]:
-        return self._read(enumerate(self._pieces_from(first_step), first_step))
+        shares = (rows_of_batch(pieces, self.share) for pieces in self._pieces_from(first_step))
+        return self._read(enumerate(shares, first_step))
 
     def _read(self, pieces_of_steps: Iterable[tuple[int, list[Block]]]) -> Iterator[Batch]:
         opened: dict[int, AlignedShard] = {}
         offsets = np.cumsum((0, *self.rows_of_shards))
         for step, pieces in pieces_of_steps:
-            raw_BSD = torch.empty(self.batch_size, len(self.sites), self.d_model)
+            rows = sum(stop - start for _, start, stop in pieces)
+            raw_BSD = torch.empty(rows, len(self.sites), self.d_model)
             done = 0
             for shard, start, stop in pieces:
                 if shard not in opened:
@@ -199,3 +210,14 @@ def batches_of(blocks: Iterable[Block], batch_size: int) -> Iterator[list[Block]
             if wanted == 0:
                 yield pieces
                 pieces, wanted = [], batch_size
+
+
+def rows_of_batch(pieces: Sequence[Block], share: slice) -> list[Block]:
+    """Cut some rows of a batch, counted from its first one, out of what it is made of."""
+    taken, passed = [], 0
+    for shard, start, stop in pieces:
+        first, last = max(start, start + share.start - passed), min(stop, start + share.stop - passed)
+        if first < last:
+            taken.append(Block(shard, first, last))
+        passed += stop - start
+    return taken

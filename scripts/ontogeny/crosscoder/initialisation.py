@@ -13,21 +13,30 @@ COARSE_NORMS = tuple(float(norm) for norm in np.geomspace(0.02, 5.0, 17))
 """Decoder norms that a search tries first; between the neighbours of the best it tries eleven more."""
 
 
-def unit_decoder(settings: RunSettings, d_model: int) -> Tensor:
+LATENTS_AT_A_TIME = 1024
+"""Latents that are drawn as one piece, so that a process need not hold the draws of other processes' sites."""
+
+
+def unit_decoder(settings: RunSettings, d_model: int, own: slice = slice(None)) -> Tensor:
     """Draw directions that are uniform on the sphere, of norm 1 at every site.
 
     Args:
         settings: the run; `tied` gives all sites one draw, `independent` a draw each.
         d_model: D.
+        own: the sites that are wanted; they get the same directions whatever the others are.
 
     Returns:
-        (shape: [L, S, D]).
+        (shape: [L, S, D]), S the sites that are wanted.
     """
     random = generator(settings.seed, "initialisation")
-    sites = len(settings.sites)
-    drawn = 1 if settings.initialisation == "tied" else sites
-    draw = torch.from_numpy(random.standard_normal((settings.latents, drawn, d_model), dtype=np.float32))
-    return functional.normalize(draw, dim=-1).expand(-1, sites, -1).contiguous()
+    tied, sites = settings.initialisation == "tied", len(settings.sites)
+    pieces = []
+    for first in range(0, settings.latents, LATENTS_AT_A_TIME):
+        shape = min(LATENTS_AT_A_TIME, settings.latents - first), 1 if tied else sites, d_model
+        draw = torch.from_numpy(random.standard_normal(shape, dtype=np.float32))
+        pieces.append(functional.normalize(draw if tied else draw[:, own], dim=-1))
+    unit_LSD = torch.cat(pieces)
+    return unit_LSD.expand(-1, len(range(*own.indices(sites))), -1).contiguous()
 
 
 @torch.no_grad()
@@ -44,7 +53,8 @@ def initialise(objective: Objective, settings: RunSettings, x_BSD: Tensor) -> No
     if objective.log_threshold_L is not None:
         objective.log_threshold_L.fill_(np.log(settings.threshold))
         crosscoder.thresholds().copy_(objective.log_threshold_L.exp())
-    unit_LSD = unit_decoder(settings, crosscoder.d_model).to(crosscoder.W_dec)
+    own = objective.ranks.own_sites(len(settings.sites))
+    unit_LSD = unit_decoder(settings, crosscoder.d_model, own).to(crosscoder.W_dec)
     if settings.decoder == "unit":
         _set_decoder(objective, unit_LSD, len(settings.sites) ** -0.5)
     elif settings.decoder_norm == "search":
@@ -64,7 +74,8 @@ def searched_norm(objective: Objective, unit_LSD: Tensor, x_BSD: Tensor) -> floa
 
     def error(norm: float) -> float:
         _set_decoder(objective, unit_LSD, norm)
-        return float(objective(x_BSD, 0.0, torch.empty(0, dtype=torch.int64)).reconstruction)
+        terms = objective(x_BSD, 0.0, torch.empty(0, dtype=torch.int64))
+        return float(objective.ranks.total(terms.reconstruction))
 
     best = int(np.argmin([error(norm) for norm in COARSE_NORMS]))
     low, high = COARSE_NORMS[max(best - 1, 0)], COARSE_NORMS[min(best + 1, len(COARSE_NORMS) - 1)]

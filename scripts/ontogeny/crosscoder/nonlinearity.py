@@ -110,7 +110,12 @@ def largest_of_batch(score_BL: Tensor, k: int) -> tuple[Tensor, Tensor]:
         Marks (shape: [B, L]), and the smallest score marked (shape: [1]), 0 if everything above 0 was.
     """
     least = kth_largest(score_BL.view(-1), k * len(score_BL)).clamp_min(0.0)
-    return score_BL >= least.clamp_min(_tiny(score_BL)), least
+    return not_below(score_BL, least), least
+
+
+def not_below(score_BL: Tensor, least: Tensor) -> Tensor:
+    """Mark the scores of at least `least`, of those above 0 (shape: [B, L])."""
+    return score_BL >= least.clamp_min(_tiny(score_BL))
 
 
 class Gate(NamedTuple):

@@ -1,7 +1,11 @@
-"""Adam that clips, stops and steps in one pass, and the decoder of unit norm."""
+"""Adam that clips, stops and steps in one pass, the decoder of unit norm, and gradients of several processes."""
+
+from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from ontogeny.crosscoder.parallel import ALONE, Ranks
 
 
 class FusedAdam(torch.optim.Adam):
@@ -33,17 +37,54 @@ class FusedAdam(torch.optim.Adam):
         self.step()
 
 
-def project_out(gradient_LSD: Tensor, W_dec_LSD: Tensor) -> None:
+def project_out(gradient_LSD: Tensor, W_dec_LSD: Tensor, ranks: Ranks = ALONE) -> None:
     """Take from a gradient, in place, what would change the norm of a latent's decoder, all sites together.
 
     Args:
         gradient_LSD: gradient of the decoder (shape: [L, S, D]).
         W_dec_LSD: decoder of unit norm (shape: [L, S, D]).
+        ranks: the processes, each of which has some of the sites.
     """
-    along_L11 = (gradient_LSD * W_dec_LSD).sum((1, 2), keepdim=True)
+    along_L11 = ranks.sum_over_sites((gradient_LSD * W_dec_LSD).sum((1, 2), keepdim=True))
     gradient_LSD.sub_(along_L11 * W_dec_LSD)
 
 
-def restore_unit_norm(W_dec_LSD: Tensor) -> None:
-    """Scale each latent's decoder, all sites together, to norm 1, in place."""
-    W_dec_LSD.div_(torch.linalg.vector_norm(W_dec_LSD, dim=(1, 2), keepdim=True))
+def restore_unit_norm(W_dec_LSD: Tensor, ranks: Ranks = ALONE) -> None:
+    """Scale each latent's decoder, all sites of all processes together, to norm 1, in place."""
+    W_dec_LSD.div_(ranks.norm_over_sites(torch.linalg.vector_norm(W_dec_LSD, dim=(1, 2), keepdim=True)))
+
+
+def share_gradients(parameters: Iterable[Tensor], alike: Iterable[Tensor], ranks: Ranks) -> None:
+    """Average gradients over data ranks, in place; parameters that all processes have get one gradient, bit by bit.
+
+    Args:
+        parameters: those of this process.
+        alike: those of them that do not belong to its sites.
+        ranks: the processes.
+    """
+    for parameter in parameters if ranks.data_ranks > 1 else ():
+        if parameter.grad is not None:
+            ranks.mean_over_data(parameter.grad)
+    for parameter in alike:
+        if parameter.grad is not None:
+            ranks.like_first_site(parameter.grad)
+
+
+def whole_norm(
+    parameters: Iterable[Tensor], alike: Iterable[Tensor], loss: Tensor, ranks: Ranks
+) -> tuple[Tensor, Tensor]:
+    """Compute the norm of the gradient of all sites, and the sum of losses over processes (scalars).
+
+    Args:
+        parameters: those of this process.
+        alike: those of them that all processes have; they count once.
+        loss: loss of this process (scalar).
+        ranks: the processes.
+    """
+    counted_before = {id(parameter) for parameter in alike} if ranks.site > 0 else set()
+    own = [parameter for parameter in parameters if id(parameter) not in counted_before]
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in own if parameter.grad is not None])
+    if ranks.world == 1:
+        return norm, loss
+    square, total = ranks.total(torch.stack((norm.double().square(), loss.double())))
+    return square.sqrt().to(norm.dtype), total.to(norm.dtype)

@@ -6,9 +6,11 @@ import numpy as np
 import torch
 from numpy.random import Generator
 from torch import Tensor
-from torch.nn import functional
 
 from ontogeny.crosscoder.step import Stepper
+
+SMALLEST_NORM = 1e-12
+"""What the norm of a row counts as at least, so that a row of zeros stays one."""
 
 
 def resampling_due(steps_done: int, interval: int, times: int) -> int | None:
@@ -27,7 +29,7 @@ def resample(stepper: Stepper, raw_batches: Iterable[Tensor], random: Generator)
 
     Args:
         stepper: the run; its latents, moments and counters change.
-        raw_batches: rows to draw from (shape: [B, S, D] each).
+        raw_batches: rows to draw from (shape: [B, S, D] each), the same ones on every process that trains the run.
         random: source of the draw.
 
     Returns:
@@ -38,7 +40,8 @@ def resample(stepper: Stepper, raw_batches: Iterable[Tensor], random: Generator)
     if len(dead_N) == 0:
         return 0
     rows_NM = _draw(stepper, raw_batches, random, len(dead_N))
-    _start_again(stepper, dead_N[: len(rows_NM)], functional.normalize(rows_NM, dim=1))
+    norm_N1 = stepper.ranks.norm_over_sites(torch.linalg.vector_norm(rows_NM, dim=1, keepdim=True))
+    _start_again(stepper, dead_N[: len(rows_NM)], rows_NM / norm_N1.clamp_min(SMALLEST_NORM))
     return len(rows_NM)
 
 
@@ -50,7 +53,7 @@ def _draw(stepper: Stepper, raw_batches: Iterable[Tensor], random: Generator, wa
     keys, rows = torch.empty(0, dtype=torch.float64), torch.empty(0)
     for raw_BSD in raw_batches:
         loss_B, x_BSD = stepper.row_losses(raw_BSD)
-        weight_B = loss_B.double().square().cpu()
+        weight_B = stepper.ranks.like_first(loss_B).double().square().cpu()
         key_B = torch.from_numpy(np.log1p(-random.random(len(weight_B)))) / weight_B
         key_B[weight_B == 0] = -torch.inf
         rows = x_BSD.flatten(1) if len(rows) == 0 else torch.cat((rows, x_BSD.flatten(1)))
@@ -63,7 +66,8 @@ def _start_again(stepper: Stepper, dead_N: Tensor, unit_NM: Tensor) -> None:
     crosscoder = stepper.crosscoder
     unit_NSD = unit_NM.view(len(dead_N), *crosscoder.W_dec.shape[1:])
     alive_L = torch.ones_like(stepper.silent_L, dtype=torch.bool).index_fill_(0, dead_N, False)
-    norm = crosscoder.W_enc_LSD.flatten(1).norm(dim=1)[alive_L].mean() if alive_L.any() else torch.tensor(1.0)
+    norm_L = stepper.ranks.norm_over_sites(crosscoder.W_enc_LSD.flatten(1).norm(dim=1))
+    norm = norm_L[alive_L].mean() if alive_L.any() else torch.tensor(1.0)
     crosscoder.W_dec[dead_N] = unit_NSD
     crosscoder.W_enc_LSD[dead_N] = unit_NSD * (stepper.settings.dead.encoder_scale * norm)
     crosscoder.b_enc[dead_N] = 0.0

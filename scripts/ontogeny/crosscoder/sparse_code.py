@@ -14,6 +14,7 @@ from torch.autograd import Function
 from ontogeny.crosscoder.active import Active, inner_products, summed_by_latent, weighted_rows
 from ontogeny.crosscoder.loss import activity_count, activity_slope
 from ontogeny.crosscoder.nonlinearity import Gate
+from ontogeny.crosscoder.parallel import Ranks
 from ontogeny.crosscoder.products import Context, rounded_product
 
 
@@ -43,6 +44,15 @@ class Rule(NamedTuple):
     """c in tanh(c f n); None leaves tanh out."""
     precision: torch.dtype
     """Type of the factors in the one dense product, that of thresholds."""
+    sites: int
+    """Sites of all processes together."""
+    ranks: Ranks
+    """The processes, each of which has some of the sites."""
+
+    @property
+    def parts(self) -> int:
+        """How many parts are gated, in all processes together: every site alone, or all as one."""
+        return self.sites if self.by_site else 1
 
 
 class Decoded(NamedTuple):
@@ -54,7 +64,9 @@ class Decoded(NamedTuple):
     """Mean over rows of f n summed over sites; or of tanh(c f n), averaged over sites under gate `site`."""
 
 
-def decode_active(x_BSD: Tensor, h_BL: Tensor, norms_LS: Tensor, weights: Weights, rule: Rule) -> Decoded:
+def decode_active(
+    x_BSD: Tensor, h_BL: Tensor, norms_LS: Tensor, norms_LG: Tensor, weights: Weights, rule: Rule
+) -> Decoded:
     """Decode the code f_is = h_i 1[h_i n_is > t_i], or f_i = h_i without a gate, of the entries that fire.
 
     Equal to the dense expressions of `ontogeny.crosscoder.objective` in value and in every gradient. What is gated
@@ -64,11 +76,12 @@ def decode_active(x_BSD: Tensor, h_BL: Tensor, norms_LS: Tensor, weights: Weight
         x_BSD: scaled activations.
         h_BL: pre-activations of x; their gradient is carried on to the encoder.
         norms_LS: decoder norms; their gradient is carried on to the decoder.
+        norms_LG: decoder norms of each part: the same ones under gate `site`, else their sum over all sites.
         weights: what gradients reach.
         rule: which entries fire where.
     """
     log_threshold_L = None if rule.gate is None else rule.gate.log_threshold_L
-    outputs = _DecodeActive.apply(x_BSD, h_BL, norms_LS, *weights, log_threshold_L, rule)  # type: ignore[no-untyped-call]
+    outputs = _DecodeActive.apply(x_BSD, h_BL, norms_LS, norms_LG, *weights, log_threshold_L, rule)  # type: ignore[no-untyped-call]
     return Decoded(*outputs)
 
 
@@ -83,6 +96,7 @@ class _DecodeActive(Function):
         x_BSD: Tensor,
         h_BL: Tensor,
         norms_LS: Tensor,
+        norms_LG: Tensor,
         _W_enc_LSD: Tensor,
         _b_enc_L: Tensor,
         W_dec_LSD: Tensor,
@@ -91,46 +105,52 @@ class _DecodeActive(Function):
         rule: Rule,
     ) -> tuple[Tensor, Tensor]:
         active = rule.active
-        norms_LG = norms_LS if rule.by_site else norms_LS.sum(1, keepdim=True)
         norms_NG = norms_LG[active.latent_N]
         f_NG = _code(h_BL, norms_NG, rule)
         z_NG = f_NG * norms_NG
         activity_N = (z_NG if rule.tanh_scale is None else (z_NG * rule.tanh_scale).tanh_()).sum(1)
-        activity_L = summed_by_latent(activity_N, active) / activity_count(len(h_BL), z_NG.shape[1], rule.tanh_scale)
-        ctx.save_for_backward(x_BSD, h_BL, norms_LS, W_dec_LSD, f_NG, z_NG)
+        activity_L = summed_by_latent(activity_N, active) / activity_count(len(h_BL), rule.parts, rule.tanh_scale)
+        if rule.by_site:
+            rule.ranks.sum_over_sites(activity_L)
+        ctx.save_for_backward(x_BSD, h_BL, norms_LS, norms_LG, W_dec_LSD, f_NG, z_NG)
         ctx.rule = rule
         return _decoded(W_dec_LSD, f_NG, active).view_as(x_BSD).add_(b_dec_SD), activity_L
 
     @staticmethod
     def backward(ctx: _RuleContext, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x_BSD, h_BL, norms_LS, W_dec_LSD, f_NG, z_NG = ctx.saved_tensors
-        rule, active, parts = ctx.rule, ctx.rule.active, f_NG.shape[1]
-        norms_LG = norms_LS if rule.by_site else norms_LS.sum(1, keepdim=True)
-        gradient_BGV = gradients[0].view(len(x_BSD), parts, -1)
-        W_dec_LGV = W_dec_LSD.view(len(W_dec_LSD), parts, -1)
-        share_L = gradients[1] / activity_count(len(h_BL), parts, rule.tanh_scale)
+        x_BSD, h_BL, norms_LS, norms_LG, W_dec_LSD, f_NG, z_NG = ctx.saved_tensors
+        rule, active, sum_over_sites = ctx.rule, ctx.rule.active, ctx.rule.ranks.sum_over_sites
+        gradient_BGV = gradients[0].view(len(x_BSD), f_NG.shape[1], -1)
+        W_dec_LGV = W_dec_LSD.view(len(W_dec_LSD), f_NG.shape[1], -1)
+        share_L = gradients[1] / activity_count(len(h_BL), rule.parts, rule.tanh_scale)
         d_z_NG = activity_slope(z_NG, rule.tanh_scale).mul_(share_L[active.latent_N, None])
         d_norms_LG = summed_by_latent(d_z_NG * f_NG, active)
 
         if rule.gate is None:
-            d_f_NG, d_log_threshold_L = inner_products(gradient_BGV[:, 0], W_dec_LGV[:, 0], active)[:, None], None
+            d_f_N = sum_over_sites(inner_products(gradient_BGV[:, 0], W_dec_LGV[:, 0], active))
+            d_f_NG, d_log_threshold_L = d_f_N[:, None], None
         else:
             d_f_NG = torch.empty_like(f_NG)
             d_log_threshold_L = torch.zeros_like(norms_LG[:, 0])
             for part, norms_L in enumerate(norms_LG.T):
                 d_f_BL = rounded_product(gradient_BGV[:, part], W_dec_LGV[:, part].T, rule.precision)
+                if not rule.by_site:
+                    sum_over_sites(d_f_BL)
                 d_f_NG[:, part] = d_f_BL.view(-1)[active.flat_N]
                 fires_N = f_NG[:, part] != 0
                 _add_penalty(d_f_BL, share_L * norms_L, d_z_NG[:, part] * norms_L[active.latent_N], fires_N, rule)
                 d_log_threshold_L += _threshold_gradient(d_f_BL, h_BL, norms_L, rule.gate)
         d_f_NG = torch.addcmul(d_f_NG, d_z_NG, norms_LG[active.latent_N])
         d_h_N = (d_f_NG * (f_NG != 0)).sum(1)
+        if rule.by_site and d_log_threshold_L is not None:
+            sum_over_sites(d_h_N)
+            sum_over_sites(d_log_threshold_L)
 
         d_W_dec_LSD = _decoder_gradient(gradient_BGV, f_NG, active).view_as(W_dec_LSD)
         d_W_dec_LSD.addcmul_(W_dec_LSD, torch.where(norms_LS > 0, d_norms_LG / norms_LS, 0.0)[:, :, None])
         d_W_enc_LSD = _by_latent(x_BSD.flatten(1), d_h_N, active).view_as(W_dec_LSD)
         d_b_enc_L, d_b_dec_SD = summed_by_latent(d_h_N, active), gradients[0].sum(0)
-        return None, None, None, d_W_enc_LSD, d_b_enc_L, d_W_dec_LSD, d_b_dec_SD, d_log_threshold_L, None
+        return None, None, None, None, d_W_enc_LSD, d_b_enc_L, d_W_dec_LSD, d_b_dec_SD, d_log_threshold_L, None
 
 
 def _code(h_BL: Tensor, norms_NG: Tensor, rule: Rule) -> Tensor:

@@ -8,12 +8,14 @@ from torch import Tensor, nn
 
 from ontogeny.activations.statistics import SiteStatistics
 from ontogeny.config.dictionaries import RunSettings
+from ontogeny.crosscoder.gathering import SITE_AXES, gather
 from ontogeny.crosscoder.initialisation import initialise
 from ontogeny.crosscoder.loss import squared_error
 from ontogeny.crosscoder.model import Crosscoder
 from ontogeny.crosscoder.nonlinearity import firing_above
 from ontogeny.crosscoder.objective import Objective, Terms
-from ontogeny.crosscoder.optimisation import FusedAdam, project_out, restore_unit_norm
+from ontogeny.crosscoder.optimisation import FusedAdam, project_out, restore_unit_norm, share_gradients, whole_norm
+from ontogeny.crosscoder.parallel import ALONE, Ranks
 from ontogeny.crosscoder.schedule import learning_rate_factor, sparsity_factor
 
 THRESHOLD_MEMORY = 0.8
@@ -27,8 +29,11 @@ STEPS_BETWEEN_ROLL_CALLS = 8
 class Stepper:
     """The crosscoder of a run, its optimiser, and what is counted from step to step.
 
+    Where several processes train the run, each has the crosscoder of its sites; S and B are then those of the process.
+
     Attributes:
         crosscoder: what is trained.
+        alike: the parameters that all processes have.
         steps_done: optimiser steps so far.
         silent_L: rows since each latent fired (shape: [L]).
         dead_N: latents that count as dead for `auxk` (shape: [N]).
@@ -36,19 +41,28 @@ class Stepper:
             no parameter changes any more, so that it can be looked at later.
     """
 
-    def __init__(self, settings: RunSettings, steps: int, d_model: int, statistics: Sequence[SiteStatistics]) -> None:
+    def __init__(
+        self,
+        settings: RunSettings,
+        steps: int,
+        d_model: int,
+        statistics: Sequence[SiteStatistics],
+        ranks: Ranks = ALONE,
+    ) -> None:
         """Set up a run with weights of 0.
 
         Args:
             settings: the run.
             steps: steps of the whole run, for the schedules.
             d_model: D.
-            statistics: statistics of the sites, in order.
+            statistics: statistics of all sites, in order.
+            ranks: the processes that train the run.
         """
-        self.settings, self.steps, self.steps_done = settings, steps, 0
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.crosscoder = _new_crosscoder(settings, d_model, statistics).to(device)
-        mean_SD = torch.tensor(np.stack([site.mean for site in statistics]), dtype=torch.float32, device=device)
+        self.settings, self.steps, self.steps_done, self.ranks = settings, steps, 0, ranks
+        self.statistics, device = tuple(statistics), ranks.device
+        own = ranks.own_sites(len(settings.sites))
+        self.crosscoder = _new_crosscoder(settings, d_model, statistics, own).to(device)
+        mean_SD = torch.tensor(np.stack([site.mean for site in statistics[own]]), dtype=torch.float32, device=device)
         self.mean_SD = self.crosscoder.scaled(mean_SD)
         self.parameters = list(self.crosscoder.parameters())
         groups: list[dict[str, object]] = [{"params": self.parameters[:], "factor": 1.0}]
@@ -57,7 +71,8 @@ class Stepper:
             self.log_threshold_L = nn.Parameter(torch.zeros(settings.latents, device=device))
             self.parameters.append(self.log_threshold_L)
             groups.append({"params": [self.log_threshold_L], "factor": settings.threshold_learning_rate})
-        self.objective = Objective(self.crosscoder, settings, self.log_threshold_L)
+        self.alike = [parameter for parameter in (self.crosscoder.b_enc, self.log_threshold_L) if parameter is not None]
+        self.objective = Objective(self.crosscoder, settings, self.log_threshold_L, ranks=ranks)
         self.optimiser = FusedAdam(groups, settings.betas)
         self.silent_L = torch.zeros(settings.latents, dtype=torch.int64, device=device)
         self.dead_N = torch.empty(0, dtype=torch.int64, device=device)
@@ -75,7 +90,7 @@ class Stepper:
             logged: whether to measure the batch, for which the step waits for the device.
 
         Returns:
-            Columns of `training.csv`, of this batch before the parameters change; None if not `logged`.
+            Columns of `training.csv`, of the whole batch before the parameters change; None if not `logged`.
         """
         x_BSD = self._scaled(raw_BSD)
         terms = self._differentiate(x_BSD)
@@ -102,7 +117,10 @@ class Stepper:
 
     @torch.no_grad()
     def row_losses(self, raw_BSD: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the loss of each row, its squared error plus its share of an additive penalty.
+        """Compute the loss of each row, its squared error at all sites plus its share of an additive penalty.
+
+        Args:
+            raw_BSD: raw activations (shape: [B, S, D]); every data rank has the same rows.
 
         Returns:
             Losses (shape: [B]), and the scaled rows (shape: [B, S, D]).
@@ -114,17 +132,19 @@ class Stepper:
         """Name the sites where a batch is not finite: in its activations, else its errors, else its gradients."""
         x_BSD = self._scaled(raw_BSD)
         terms = self._differentiate(x_BSD)
-        sites = [site.key for site in self.crosscoder.sites]
+        sites = [site.key for site in self.settings.sites]
         totals_S = [x_BSD.sum((0, 2)), terms.error_BSD.sum((0, 2))]
         if self.crosscoder.W_dec.grad is not None:
             totals_S.append(self.crosscoder.W_dec.grad.sum((0, 2)))
-        for total_S in totals_S:
-            if not total_S.isfinite().all():
-                return [site for site, finite in zip(sites, total_S.isfinite().tolist(), strict=True) if not finite]
+        faulty = torch.zeros(len(totals_S), len(sites), dtype=torch.bool, device=x_BSD.device)
+        faulty[:, self.ranks.own_sites(len(sites))] = ~torch.stack(totals_S).isfinite()
+        for faulty_S in self.ranks.anywhere(faulty).tolist():
+            if any(faulty_S):
+                return [site for site, is_faulty in zip(sites, faulty_S, strict=True) if is_faulty]
         return sites
 
     def state(self) -> dict[str, Tensor]:
-        """Collect every tensor that later steps depend on."""
+        """Collect every tensor that later steps depend on, those of other processes' sites left out."""
         tensors = {f"crosscoder.{name}": value for name, value in self.crosscoder.state_dict().items()}
         tensors |= {"silent_L": self.silent_L, "dead_N": self.dead_N}
         if self.log_threshold_L is not None:
@@ -151,6 +171,26 @@ class Stepper:
                 if name.startswith(prefix)
             }
 
+    @property
+    def site_axes(self) -> dict[str, int]:
+        """Site axes of the tensors of a state, for those that have one."""
+        axes = {f"crosscoder.{name}": axis for name, axis in SITE_AXES.items()}
+        for number, (name, _) in enumerate(self.crosscoder.named_parameters()):
+            if name in SITE_AXES:
+                axes |= {f"adam.{number}.{moment}": SITE_AXES[name] for moment in ("exp_avg", "exp_avg_sq")}
+        return axes
+
+    def whole_crosscoder(self) -> Crosscoder | None:
+        """Put the crosscoder of all sites together in host memory, on the first process; None on the others."""
+        if self.ranks.world == 1:
+            return self.crosscoder
+        tensors = gather(self.crosscoder.state_dict(), SITE_AXES, len(self.settings.sites), self.ranks)
+        if not self.ranks.first:
+            return None
+        whole = _new_crosscoder(self.settings, self.crosscoder.d_model, self.statistics, slice(None))
+        whole.load_state_dict(tensors)
+        return whole
+
     def _scaled(self, raw_BSD: Tensor) -> Tensor:
         return self.crosscoder.scaled(raw_BSD.to(self.crosscoder.scales.device, non_blocking=True))
 
@@ -168,8 +208,9 @@ class Stepper:
         elif terms.f_BL is not None:
             fired_L = terms.f_BL.amax(0) > 0
         else:
-            fired_L = terms.h_BL.amax(0) * terms.norms_LS.amax(1) > self.crosscoder.thresholds()
-        self.silent_L = torch.where(fired_L, 0, self.silent_L + len(terms.h_BL))
+            fired_L = terms.h_BL.amax(0) * terms.norms_L > self.crosscoder.thresholds()
+        rows = len(terms.h_BL) * self.ranks.data_ranks
+        self.silent_L = torch.where(self.ranks.any_over_data(fired_L), 0, self.silent_L + rows)
         if self.settings.dead.policy == "auxk" and (self.steps_done + 1) % STEPS_BETWEEN_ROLL_CALLS == 0:
             self.dead_N = (self.silent_L >= self.settings.dead.after_rows).nonzero().flatten()
         if terms.least_kept is not None:
@@ -180,30 +221,35 @@ class Stepper:
     def _descend(self, loss: Tensor) -> None:
         """Change the parameters by their gradients, unless this step or one before it was faulty."""
         W_dec = self.crosscoder.W_dec
+        share_gradients(self.parameters, self.alike, self.ranks)
         if self.settings.decoder == "unit" and W_dec.grad is not None:
-            project_out(W_dec.grad, W_dec)
-        norm = nn.utils.get_total_norm([parameter.grad for parameter in self.parameters if parameter.grad is not None])
+            project_out(W_dec.grad, W_dec, self.ranks)
+        norm, loss = whole_norm(self.parameters, self.alike, loss, self.ranks)
         faulty = ~(norm + loss).isfinite() & (self.first_faulty < 0)
         self.first_faulty = torch.where(faulty, self.steps_done, self.first_faulty)
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate * group["factor"]
         self.optimiser.step_clipped(norm, self.settings.gradient_clip, self.first_faulty >= 0)
         if self.settings.decoder == "unit":
-            restore_unit_norm(W_dec)
+            restore_unit_norm(W_dec, self.ranks)
         if self.log_threshold_L is not None:
             self.crosscoder.thresholds().copy_(self.log_threshold_L.exp())
 
     @torch.no_grad()
     def _measure(self, terms: Terms, x_BSD: Tensor) -> dict[str, float]:
+        rows = len(x_BSD) * self.ranks.data_ranks
         spread = (x_BSD - self.mean_SD).square().sum() / len(x_BSD)
+        sparsity = terms.sparsity if self.ranks.site == 0 else torch.zeros_like(terms.sparsity)
+        shares = terms.reconstruction, sparsity, terms.auxiliary, squared_error(terms.error_BSD), spread
+        reconstruction, sparsity, auxiliary, error, spread = self.ranks.total(torch.stack(shares))
         return {
             "step": self.steps_done + 1,
-            "rows": (self.steps_done + 1) * len(x_BSD),
-            "loss": terms.loss.item(),
-            "reconstruction": terms.reconstruction.item(),
-            "sparsity": terms.sparsity.item(),
-            "auxiliary": terms.auxiliary.item(),
-            "fvu": (squared_error(terms.error_BSD) / spread).item(),
+            "rows": (self.steps_done + 1) * rows,
+            "loss": (reconstruction + sparsity + auxiliary).item(),
+            "reconstruction": reconstruction.item(),
+            "sparsity": sparsity.item(),
+            "auxiliary": auxiliary.item(),
+            "fvu": (error / spread).item(),
             "l0": self._mean_l0(terms),
             "dead": (self.silent_L >= self.settings.dead.after_rows).float().mean().item(),
             "learning_rate": self.learning_rate,
@@ -212,22 +258,24 @@ class Stepper:
     def _mean_l0(self, terms: Terms) -> float:
         """Count the latents that fire on a row, mean over rows, and over sites under gate `site`."""
         if terms.f_BL is not None:
-            return terms.f_BL.count_nonzero().item() / len(terms.h_BL)
-        if terms.active is not None and self.settings.gate == "shared":
-            return len(terms.active.latent_N) / len(terms.h_BL)
-        firing = [
-            firing_above(terms.h_BL, norms_L, self.crosscoder.thresholds()).count_nonzero().item()
-            for norms_L in terms.norms_LS.T
-        ]
-        return sum(firing) / (len(firing) * len(terms.h_BL))
+            firing, parts = int(terms.f_BL.count_nonzero()), self.ranks.site_ranks
+        elif terms.active is not None and self.settings.gate == "shared":
+            firing, parts = len(terms.active.latent_N), self.ranks.site_ranks
+        else:
+            thresholds_L, parts = self.crosscoder.thresholds(), len(self.settings.sites)
+            of_sites = (firing_above(terms.h_BL, norms_L, thresholds_L) for norms_L in terms.norms_LS.T)
+            firing = sum(int(f_BL.count_nonzero()) for f_BL in of_sites)
+        rows = len(terms.h_BL) * self.ranks.data_ranks
+        return float(sum(self.ranks.everyones(firing)) / (parts * rows))
 
 
-def _new_crosscoder(settings: RunSettings, d_model: int, statistics: Sequence[SiteStatistics]) -> Crosscoder:
-    """Make a crosscoder of zeros with the scales and centers of its sites."""
-    crosscoder = Crosscoder(
-        settings.sites, d_model, settings.latents, settings.nonlinearity, settings.gate, settings.k, settings.pre_bias
-    )
-    for number, site in enumerate(statistics):
+def _new_crosscoder(
+    settings: RunSettings, d_model: int, statistics: Sequence[SiteStatistics], own: slice
+) -> Crosscoder:
+    """Make a crosscoder of zeros with the scales and centers of its sites, those that are `own` of all."""
+    recipe = settings.nonlinearity, settings.gate, settings.k, settings.pre_bias
+    crosscoder = Crosscoder(settings.sites[own], d_model, settings.latents, *recipe)
+    for number, site in enumerate(statistics[own]):
         if settings.center:
             crosscoder.centers[number] = torch.from_numpy(site.mean)
         crosscoder.scales[number] = d_model**0.5 / (site.centered_norm if settings.center else site.mean_norm)

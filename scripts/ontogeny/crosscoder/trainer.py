@@ -13,7 +13,9 @@ from ontogeny.activations.reader import Reader
 from ontogeny.activations.statistics import SiteStatistics, read_statistics
 from ontogeny.command import progress
 from ontogeny.config.dictionaries import RunSettings
+from ontogeny.crosscoder.gathering import gather, hand_out
 from ontogeny.crosscoder.model import save_crosscoder
+from ontogeny.crosscoder.parallel import ALONE, Ranks
 from ontogeny.crosscoder.resampling import resample, resampling_due
 from ontogeny.crosscoder.state import Interrupted, SavedState, StateFolder, stop_requests
 from ontogeny.crosscoder.step import Stepper
@@ -32,11 +34,18 @@ Rows = list[dict[str, str]]
 
 
 def train(
-    settings: RunSettings, activations: Path, state: Path, out: Path, study: Path | None = None, fingerprint: str = ""
+    settings: RunSettings,
+    activations: Path,
+    state: Path,
+    out: Path,
+    study: Path | None = None,
+    fingerprint: str = "",
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """Train one run and write `crosscoder.safetensors`, `config.json` and `training.csv`.
 
-    On a CPU their bytes depend on the settings, the activations and the code alone, however often the run was killed.
+    On a CPU their bytes depend on the settings, the activations, the code and the number of processes alone, however
+    often the run was killed. A run may go on with another number of processes than it was begun with.
 
     Args:
         settings: the run.
@@ -45,37 +54,44 @@ def train(
         out: folder of the run, which appears whole or not at all.
         study: the study's `study.json`, or None.
         fingerprint: stands for the code; a state that was saved under another one is not gone on with.
+        ranks: the processes that train the run, each of which calls this; the first one writes the files.
 
     Returns:
-        Rows that this process trained on.
+        Rows that all processes together trained on.
 
     Raises:
-        UserError: a shard is missing or damaged, or the loss is not finite any more.
-        Interrupted: SIGTERM has arrived; the state is saved.
+        UserError: a shard is missing or damaged, the loss is not finite, or the run cannot be divided like this.
+        Interrupted: SIGTERM has arrived at one of the processes; the state is saved.
+        LostRank: another process has ended, and has said why.
     """
-    reader = _open(settings, activations)
-    statistics = [read_statistics(activations / site.key / "statistics.json") for site in settings.sites]
-    stepper = Stepper(settings, reader.steps, reader.d_model, statistics)
+    with ranks.one_error():
+        reader = _open(settings, activations, ranks)
+        statistics = [read_statistics(activations / site.key / "statistics.json") for site in settings.sites]
+    _check_alignment(reader, ranks)
+    stepper = Stepper(settings, reader.steps, reader.d_model, statistics, ranks)
     states = StateFolder(state, _fingerprint(settings, reader, statistics, fingerprint))
-
-    saved = states.load()
-    if saved is not None:
-        stepper.load_state(saved.step, saved.tensors)
-        log.info("goes on from step %d of %d, saved in %s", saved.step, reader.steps, state)
-    else:
-        stepper.initialise(reader.read(0).raw_BSD)
-    first_step, rows = stepper.steps_done, [] if saved is None else saved.rows
-
+    rows = _begin(stepper, reader, states)
+    first_step = stepper.steps_done
     if first_step < reader.steps:
         _take_steps(stepper, reader, states, rows)
     _write(out, stepper, rows, study)
-    states.remove()
+    if ranks.first:
+        states.remove()
     return {"rows": float((reader.steps - first_step) * settings.batch_size)}
 
 
-def _open(settings: RunSettings, activations: Path) -> Reader:
-    """Open the training rows, and refuse more or fewer than the study counts."""
-    reader = Reader(activations, settings.sites, settings.shards, settings.batch_size, settings.epochs, settings.seed)
+def _open(settings: RunSettings, activations: Path, ranks: Ranks) -> Reader:
+    """Open the training rows at the sites of this process, and refuse more or fewer than the study counts."""
+    sites, batch_size = settings.sites, settings.batch_size
+    if ranks.site_ranks > len(sites):
+        raise UserError(
+            f"{settings.dictionary}: {len(sites)} sites are too few for {ranks.site_ranks} processes; start fewer, or "
+            "divide the rows of a batch among more of them by --data-ranks"
+        )
+    if batch_size % ranks.data_ranks:
+        raise UserError(f"--data-ranks {ranks.data_ranks}: it does not divide the dictionary's batch_size {batch_size}")
+    own_sites, own_rows = sites[ranks.own_sites(len(sites))], ranks.own_rows(batch_size)
+    reader = Reader(activations, own_sites, settings.shards, batch_size, settings.epochs, settings.seed, own_rows)
     if reader.rows != settings.rows:
         raise UserError(
             f"{activations}: {len(settings.shards)} shards hold {reader.rows} rows, but the study counts "
@@ -84,19 +100,53 @@ def _open(settings: RunSettings, activations: Path) -> Reader:
     return reader
 
 
+def _check_alignment(reader: Reader, ranks: Ranks) -> None:
+    """Refuse sites of different processes with different rows or widths; those of one process are the reader's."""
+    everyones = ranks.everyones((reader.sites[0].key, reader.d_model, reader.rows_of_shards, reader.rows_hashes))
+    with ranks.one_error():
+        for site, *described in everyones:
+            if described != list(everyones[0][1:]):
+                raise UserError(
+                    f"{reader.folder}: rows or widths of {site} are not those of {everyones[0][0]}; sites of one "
+                    "dictionary share both: delete the shards that are out of date and run again"
+                )
+
+
+def _begin(stepper: Stepper, reader: Reader, states: StateFolder) -> Rows:
+    """Go on from the last state, or draw the first weights; return the rows of the training log so far."""
+    sites, ranks = len(stepper.settings.sites), stepper.ranks
+    saved = hand_out(states.load() if ranks.first else None, stepper.site_axes, sites, ranks)
+    if saved is None:
+        stepper.initialise(reader.read(0).raw_BSD)
+        return []
+    stepper.load_state(saved.step, saved.tensors)
+    log.info("goes on from step %d of %d, saved in %s", saved.step, reader.steps, states.folder)
+    return saved.rows
+
+
+def _save(stepper: Stepper, states: StateFolder, rows: Rows) -> None:
+    """Save the state of all processes as one process would save it; the first one holds all of it meanwhile."""
+    tensors = gather(stepper.state(), stepper.site_axes, len(stepper.settings.sites), stepper.ranks)
+    if stepper.ranks.first:
+        states.save(SavedState(stepper.steps_done, tensors, rows))
+    # A process that ended now would end the first one too, in the middle of its file.
+    stepper.ranks.wait()
+
+
 def _take_steps(stepper: Stepper, reader: Reader, states: StateFolder, rows: Rows) -> None:
     """Take every step that is left, append to `rows`, and save the state now and then."""
-    settings, last = stepper.settings, reader.steps
+    settings, last, ranks = stepper.settings, reader.steps, stepper.ranks
     rows_left = (last - stepper.steps_done) * settings.batch_size
     told = start = time.monotonic()
     with stop_requests() as asked, closing(reader.batches(stepper.steps_done)) as batches:
-        for batch in progress(batches, rows_left, "rows", lambda batch: len(batch.row_ids_B)):
+        shown = progress(batches, rows_left, "rows", lambda _: settings.batch_size)
+        for batch in shown if ranks.first else batches:
             number = batch.step + 1
             logged = number in (1, last) or number % settings.log_every == 0
             measured = stepper.step(batch.raw_BSD, logged)
             _resample(stepper, reader)
 
-            stops = asked()
+            stops = ranks.agree(asked())
             saves = stops or (number % settings.save_every == 0 and number < last)
             if logged or saves:
                 _check_finite(stepper, reader, states)
@@ -106,7 +156,7 @@ def _take_steps(stepper: Stepper, reader: Reader, states: StateFolder, rows: Row
                 told = time.monotonic()
                 _tell(measured, last, reader.seconds_waited / (told - start))
             if saves:
-                states.save(SavedState(number, stepper.state(), rows))
+                _save(stepper, states, rows)
             if stops:
                 log.info("stopped on request at step %d of %d; the state is in %s", number, last, states.folder)
                 raise Interrupted
@@ -128,11 +178,12 @@ def _check_finite(stepper: Stepper, reader: Reader, states: StateFolder) -> None
     if faulty < 0:
         return
     sites = stepper.faulty_sites(reader.read(faulty).raw_BSD)
-    raise UserError(
-        f"step {faulty + 1} of {reader.steps}: the loss or its gradient is not finite at {', '.join(sites)}, "
-        f"on rows {reader.describe(faulty)}; look at these rows or lower the dictionary's learning_rate "
-        f"({stepper.settings.learning_rate:g}); states saved before are kept in {states.folder}"
-    )
+    with stepper.ranks.one_error():
+        raise UserError(
+            f"step {faulty + 1} of {reader.steps}: the loss or its gradient is not finite at {', '.join(sites)}, "
+            f"on rows {reader.describe(faulty)}; look at these rows or lower the dictionary's learning_rate "
+            f"({stepper.settings.learning_rate:g}); states saved before are kept in {states.folder}"
+        )
 
 
 def _tell(measured: Mapping[str, float], last: int, waited: float) -> None:
@@ -150,8 +201,10 @@ def _text(value: float) -> str:
 
 
 def _write(out: Path, stepper: Stepper, rows: Rows, study: Path | None) -> None:
-    """Write the files of a finished run."""
-    settings = stepper.settings
+    """Write the files of a finished run, on the first process."""
+    settings, crosscoder = stepper.settings, stepper.whole_crosscoder()
+    if crosscoder is None:
+        return
     description = {
         "dictionary": settings.dictionary,
         "run": settings.run,
@@ -163,7 +216,7 @@ def _write(out: Path, stepper: Stepper, rows: Rows, study: Path | None) -> None:
         **provenance(study),
     }
     with atomic_folder(out) as folder:
-        save_crosscoder(folder, stepper.crosscoder, description)
+        save_crosscoder(folder, crosscoder, description)
         write_csv(folder / "training.csv", pd.DataFrame(rows))
 
 
