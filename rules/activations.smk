@@ -33,6 +33,31 @@ for number, (hooks, checkpoints) in enumerate(STUDY.hook_groups().items()):
             " --hooks {params.hooks} --out {params.out}"
 
 
+rule planted:
+    input:
+        rows="<results>/activations/rows/{split}-{number}.h5",
+        # Not read, but made from the same settings and kept beside: what dictionaries are compared with.
+        truth="<results>/models/{model}/truth.csv",
+        directions="<results>/models/{model}/directions/{hook}.safetensors",
+    output:
+        "<results>/activations/{model}/step{step}/{hook}/{split}-{number}.h5",
+    log:
+        "<logs>/planted/{model}/step{step}/{hook}/{split}-{number}.log",
+    wildcard_constraints:
+        model=one_of(PLANTED),
+        hook=r"[^/]+",
+    conda:
+        "../envs/gpu.yaml"
+    params:
+        settings=settings("models/{model}"),
+        dtype=STUDY.activations.dtype,
+        code=code("planted.py"),
+    shell:
+        command("planted.py")
+        + " --log {log} --settings {params.settings:q} --dtype {params.dtype} --model {wildcards.model}"
+        " --step {wildcards.step} --hook {wildcards.hook} --rows {input.rows} --out {output}"
+
+
 rule statistics:
     input:
         expand("<results>/activations/{{site}}/{shard}.h5", shard=STUDY.shards("train")),

@@ -38,6 +38,9 @@ try:
 except UserError as error:
     raise SystemExit(f"error: {error}")
 
+# Planted models, and the hooks at which they are read.
+PLANTED = STUDY.planted_hooks()
+
 # What lookup() takes from: the config with its defaults, and the runs of the sweeps.
 SETTINGS = STUDY.model_dump(mode="json")
 SETTINGS["runs"] = {
@@ -121,6 +124,19 @@ def checkpoint_files(sites):
     ]
 
 
+def truth_files(model):
+    folder = f"{STUDY.root}/models/{model}"
+    hooks = [f"{folder}/directions/{hook}.safetensors" for hook in PLANTED[model]]
+    return [f"{folder}/truth.csv", *hooks]
+
+
+def all_models():
+    """Name what is kept of every model: its checkpoints, or the truth of a planted one."""
+    sites = [site for site in STUDY.all_sites() if site.model not in PLANTED]
+    truths = [file for model in PLANTED for file in truth_files(model)]
+    return checkpoint_files(sites) + truths
+
+
 def checkpoint_sources(model, step):
     """Name the files of a local checkpoint; the hub's are no files yet."""
     return (
@@ -149,9 +165,15 @@ def statistics_files(sites):
     return [f"{STUDY.root}/activations/{site.key}/statistics.json" for site in sites]
 
 
-def metrics_files(dictionary, run):
-    """Name the metrics of a run: reconstruction, and the loss of each model that it spans."""
+def language_models(dictionary):
+    """Name the models of a dictionary that have a loss: all but planted ones."""
     models = dict.fromkeys(site.model for site in STUDY.sites(dictionary))
+    return [model for model in models if model not in PLANTED]
+
+
+def metrics_files(dictionary, run):
+    """Name the metrics of a run: reconstruction, and the loss of each language model that it spans."""
+    models = language_models(dictionary)
     names = ["reconstruction", *(f"nll-{model}" for model in models)]
     return [f"{STUDY.root}/metrics/{dictionary}/{run}/{name}.csv" for name in names]
 
@@ -201,7 +223,9 @@ wildcard_constraints:
 
 
 TRAINED = [name for name, model in STUDY.models.items() if model.source == "train"]
-FETCHED = [name for name in STUDY.models if name not in TRAINED]
+FETCHED = [
+    name for name, model in STUDY.models.items() if model.source in ("local", "hub")
+]
 
 # Here, since Snakemake reads what a profile sets as soon as it meets a rule.
 same_machine("language_model", len(TRAINED))

@@ -19,9 +19,13 @@ rule database:
         features=subpath(input.features, parent=True),
         metrics=lambda wildcards, input: Path(input.metrics[0]).parent,
         dictionary=subpath(input.dictionary, parent=True),
+        loss=lambda wildcards: (
+            "" if language_models(wildcards.dictionary) else "--no-loss"
+        ),
         code=code("database.py"),
     shell:
         command("database.py")
         + " --log {log} --settings {params.settings:q} --home {params.home}"
         " --features {params.features} --metrics {params.metrics} --dictionary {params.dictionary}"
+        " {params.loss}"
         " --out {output}"

@@ -36,6 +36,8 @@ rule nll:
         "<results>/metrics/{dictionary}/{run}/nll-{model}.csv",
     log:
         "<logs>/nll/{dictionary}/{run}-{model}.log",
+    wildcard_constraints:
+        model=one_of([model for model in STUDY.models if model not in PLANTED]),
     conda:
         "../envs/gpu.yaml"
     params:

@@ -107,7 +107,7 @@ STAGE_FILES = {
     "corpus": rules.corpus.output,
     "tokenizer": rules.tokenizer.output,
     "tokens": expand(rules.tokens.output, split=SPLITS),
-    "models": checkpoint_files(STUDY.all_sites()),
+    "models": all_models(),
     "activations": statistics_files(STUDY.all_sites())
     + shard_files(STUDY.all_sites(), "heldout"),
     "dictionaries": of_runs(rules.dictionary.output[0]),

@@ -1,4 +1,4 @@
-"""Checkpoints: of models trained here, and of models that exist."""
+"""Checkpoints of models trained here and of models that exist, and what is known of planted ones."""
 
 for number, model in enumerate(TRAINED):
 
@@ -52,3 +52,38 @@ rule checkpoint:
         command("checkpoint.py")
         + " --log {log} --settings {params.settings:q} --step {wildcards.step}"
         " --tokenizer {input.tokenizer} --out {output}"
+
+
+rule truth:
+    output:
+        "<results>/models/{model}/truth.csv",
+    log:
+        "<logs>/truth/{model}.log",
+    wildcard_constraints:
+        model=one_of(PLANTED),
+    conda:
+        "../envs/gpu.yaml"
+    params:
+        settings=settings("models/{model}"),
+        code=code("truth.py"),
+    shell:
+        command("truth.py")
+        + " --log {log} --settings {params.settings:q} --out {output}"
+
+
+rule directions:
+    output:
+        "<results>/models/{model}/directions/{hook}.safetensors",
+    log:
+        "<logs>/directions/{model}/{hook}.log",
+    wildcard_constraints:
+        model=one_of(PLANTED),
+        hook=r"[^/]+",
+    conda:
+        "../envs/gpu.yaml"
+    params:
+        settings=settings("models/{model}"),
+        code=code("truth.py"),
+    shell:
+        command("truth.py")
+        + " --log {log} --settings {params.settings:q} --hook {wildcards.hook} --out {output}"

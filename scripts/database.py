@@ -18,6 +18,7 @@ def main(arguments: Namespace) -> dict[str, float]:
         arguments.dictionary,
         arguments.out,
         arguments.study,
+        not arguments.no_loss,
     )
 
 
@@ -28,5 +29,6 @@ if __name__ == "__main__":
     parser.add_argument("--features", type=Path, required=True, help="folder of features.parquet and samples.parquet")
     parser.add_argument("--metrics", type=Path, required=True, help="folder of the run's tables of metrics")
     parser.add_argument("--dictionary", type=Path, required=True, help="folder of the run, with its config.json")
+    parser.add_argument("--no-loss", action="store_true", help="the models are planted: there is no loss of theirs")
     parser.add_argument("--out", type=Path, required=True, help="the receipt")
     run(parser, main)

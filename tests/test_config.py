@@ -30,6 +30,15 @@ def changed(*path: str | int, value: Any) -> dict[str, Any]:
     return config
 
 
+PLANTED = {"source": "planted", "checkpoints": [0, 8]}
+
+
+def planted_beside(hook: str) -> dict[str, Any]:
+    config = changed("models", "toy", value=PLANTED)
+    config["dictionaries"]["sae"]["sites"].append({"model": "toy", "hooks": [f"blocks.2.{hook}"]})
+    return config
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -81,6 +90,11 @@ def changed(*path: str | int, value: Any) -> dict[str, Any]:
         (changed("dictionaries", "sae", "k", value=[4096]), "k 4096 is above the 2048 latents"),
         (changed("dictionaries", "sae", "seeds", value=[1, 1]), "seeds lists a value twice: [1, 1]"),
         (changed("dictionaries", "sae", "gate", value="site"), "gate 'site' belongs to nonlinearity 'jumprelu'"),
+        (changed("models", "toy", value={**PLANTED, "emergent": 1.5}), "models.toy.emergent: input should be less than or equal to 1"),
+        (changed("models", "toy", value={**PLANTED, "dying": 0.5, "rotating": 0.6}), "models.toy: emergent, dying and rotating are shares"),
+        (changed("models", "toy", value={**PLANTED, "emergen": 0.6}), "models.toy.emergen: unknown key; did you mean 'emergent'?"),
+        (planted_beside("hook_resid_pots"), "no hook point with one vector per position; did you mean 'blocks.2.hook_resid_post'?"),
+        (planted_beside("hook_resid_post"), "dictionaries.sae.sites: planted activations and those of language models have no"),
         ({}, "the config is empty"),
         ({"seed": 1}, "corpus: this key is required"),
     ],
@@ -198,6 +212,14 @@ def test_one_forward_pass_reads_every_hook_of_a_checkpoint_and_no_other() -> Non
     assert groups[("blocks.0.hook_mlp_out", HOOK)] == ("neox/step512",)
     assert "neox/step512" not in groups[(HOOK,)]
     assert "neox/step256" in groups[(HOOK,)]
+
+
+def test_planted_models_are_read_by_no_forward_pass() -> None:
+    config = changed("models", "toy", value=PLANTED)
+    config["dictionaries"]["sae"]["sites"] = [{"model": "toy", "hooks": [HOOK, "blocks.90.hook_mlp_out"]}]
+    study = load_study(config)
+    assert study.planted_hooks() == {"toy": (HOOK, "blocks.90.hook_mlp_out")}
+    assert {key.split("/")[0] for checkpoints in study.hook_groups().values() for key in checkpoints} == {"neox"}
 
 
 def test_sweep_has_a_run_for_every_combination() -> None:

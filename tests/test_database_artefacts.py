@@ -8,7 +8,8 @@ import pytest
 from database_files import RunFiles, write_metrics, write_run
 
 from ontogeny.config.database import DatabaseSettings
-from ontogeny.database.ingest import write_receipt
+from ontogeny.database.artefacts import find_artefacts
+from ontogeny.database.ingest import describe, write_receipt
 from ontogeny.errors import UserError
 from ontogeny.evaluation.tables import RunIdentity
 
@@ -39,6 +40,14 @@ def test_a_missing_file_is_one_line(tmp_path: Path, kind: str, file: str, expect
     path = getattr(files, kind) / file
     path.unlink()
     assert refusal(tmp_path, files).startswith(f"{path}: {expected}")
+
+
+def test_planted_models_need_no_loss(tmp_path: Path) -> None:
+    files = write_run(tmp_path)
+    (files.metrics / "nll-neox.csv").unlink()
+    run = describe(find_artefacts(*files, None, loss=False))
+    assert {measured.metric for measured in run.metrics} == {"fvu", "dead"}
+    assert not any(measured.metric.startswith("nll") for site in run.sites for measured in site.metrics)
 
 
 @pytest.mark.parametrize("file", ["features.parquet", "samples.parquet"])

@@ -48,6 +48,18 @@ def test_costs_are_those_counted_by_hand() -> None:
     assert nll.flop == 2 * 2 * 4 * 64 * shape.forward_flop()
 
 
+def test_planted_activations_cost_disk_and_no_model() -> None:
+    config = copy.deepcopy(CONFIG)
+    config["models"]["neox"] = {"source": "planted", "d_model": 4, "checkpoints": [0, 8]}
+    study = load_study(config)
+    shape = known_shape(study, "neox")
+    assert shape is not None
+    _, harvest, dictionary, _ = study_costs(study, {"neox": shape})
+    assert (harvest.stage, harvest.jobs, harvest.disk, harvest.flop) == ("activations", 2 * 3, 2 * 120 * 4 * 2, 0)
+    assert dictionary.flop == 2 * 10 * (2 * 4) * 16 * 100 * 3
+    assert "nll" not in plan_text(study, 1.0)
+
+
 def test_model_of_unknown_shape_is_named() -> None:
     config = yaml.safe_load(yaml.safe_dump(CONFIG))
     config["models"]["neox"] = {"source": "hub", "name": "EleutherAI/pythia-160m", "checkpoints": [0, 8]}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ontogeny.config.corpus import TrainedTokenizer
 from ontogeny.config.dictionaries import RunSettings
 from ontogeny.config.inputs import model_files
-from ontogeny.config.models import LocalModel, TrainedModel
+from ontogeny.config.models import LocalModel, PlantedModel, TrainedModel
 from ontogeny.config.shapes import model_shape
 from ontogeny.config.study import Study
 from ontogeny.errors import UserError
@@ -30,13 +30,13 @@ class Shape(NamedTuple):
     vocab_size: int
 
     def forward_flop(self, layers: int | None = None) -> float:
-        """FLOP of a forward pass per token, through `layers` blocks, or through all of them and the unembedding.
+        """FLOP of a forward pass per token, through the first `layers` blocks, or all of them and the unembedding.
 
         Two FLOP per weight (Kaplan et al. 2020, section 2.1), without the attention scores.
         """
         block = 4 * self.d_model**2 + 2 * self.d_model * self.d_mlp
         if layers is not None:
-            return 2.0 * block * layers
+            return 2.0 * block * min(layers, self.layers)
         return 2.0 * (block * self.layers + self.d_model * self.vocab_size)
 
     @property
@@ -64,8 +64,10 @@ class Cost(NamedTuple):
 
 
 def known_shape(study: Study, name: str) -> Shape | None:
-    """Find the shape of a model in the study or on disk; None where it is not told."""
+    """Find the shape of a model in the study or on disk; None where it is not told. A planted one has no blocks."""
     model = study.models[name]
+    if isinstance(model, PlantedModel):
+        return Shape(layers=0, d_model=model.d_model, d_mlp=0, vocab_size=0)
     shape = model_shape(model)
     vocab_size = shape.vocab_size
     if isinstance(model, TrainedModel):
@@ -92,7 +94,7 @@ def study_costs(study: Study, shapes: dict[str, Shape]) -> list[Cost]:
         *_local_checkpoints(study),
         _harvest(study, shapes),
         *(_dictionary(study, name, shapes) for name in study.dictionaries),
-        _losses(study, shapes),
+        *_losses(study, shapes),
         _features(study),
     ]
 
@@ -169,15 +171,15 @@ def _states(run: RunSettings) -> int:
     return min((steps - 1) // run.save_every + 1, STATES_AT_ONCE)
 
 
-def _losses(study: Study, shapes: dict[str, Shape]) -> Cost:
+def _losses(study: Study, shapes: dict[str, Shape]) -> list[Cost]:
     tokens = float(study.evaluation.nll.tokens)
     jobs, flop = 0, 0.0
     for name in study.dictionaries:
         runs = len(study.runs(name))
-        sites = study.sites(name)
+        sites = [site for site in study.sites(name) if not isinstance(study.models[site.model], PlantedModel)]
         jobs += runs * len({site.model for site in sites})
         flop += runs * sum(4 * tokens * shapes[site.model].forward_flop() for site in sites if site.model in shapes)
-    return Cost("nll", jobs, tokens, 0.0, flop)
+    return [Cost("nll", jobs, tokens, 0.0, flop)] if jobs else []
 
 
 def _features(study: Study) -> Cost:

@@ -1,11 +1,11 @@
-"""Language models: trained here, in a local folder, or on the hub."""
+"""Models: trained here, in a local folder, on the hub, or planted, which is none."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ontogeny.config.base import Count, NonNegative, Positive, Settings
+from ontogeny.config.base import Count, NonNegative, Number, Positive, Settings
 
 
 def _ascending(steps: tuple[int, ...]) -> tuple[int, ...]:
@@ -137,7 +137,67 @@ class HubModel(HubSource):
         return self
 
 
-ModelSettings = Annotated[TrainedModel | LocalModel | HubModel, Field(discriminator="source")]
+Share = Annotated[Number, Field(ge=0, le=1)]
+"""A share from 0 to 1."""
+
+
+class PlantedModel(Settings):
+    """No model: activations that are sums of known features, to see whether dictionaries find them.
+
+    A feature is a direction of norm 1. On a row it is active with a probability of its own, at a strength that is
+    uniform between 0 and 1, the same at every checkpoint and hook; what differs between checkpoints is its direction.
+    """
+
+    source: Literal["planted"]
+    """Kind of model."""
+    checkpoints: Steps
+    """Steps of the checkpoints that are imitated."""
+    seed: int = 0
+    """Seed of the features and of the rows on which they are active."""
+    d_model: Annotated[int, Field(ge=2)] = 64
+    """Width of the activations."""
+    features: Count = 128
+    """Features; more of them than `d_model` are in superposition."""
+    active: Positive = 4.0
+    """Mean number of features that are active on a row; rows with none stay empty."""
+    decay: Annotated[Number, Field(gt=0, le=1)] = 0.99
+    """Probability of a feature over that of the feature before it."""
+    correlated: bool = False
+    """Whether features tend to be active together; each is active as often as it is without."""
+    noise: NonNegative = 0.0
+    """Standard deviation of normal noise in every channel, drawn for each checkpoint and hook."""
+    emergent: Share = 0.0
+    """Share of the features that are absent at first and emerge at a checkpoint after the first."""
+    dying: Share = 0.0
+    """Share of the features that are there at first and absent from a checkpoint after the first on."""
+    rotating: Share = 0.0
+    """Share of the features that turn, by the same angle from each checkpoint to the next; the others never change."""
+    rotation: Annotated[Number, Field(ge=0, le=180)] = 90.0
+    """Degrees between the first and the last direction of a feature that turns."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "PlantedModel":
+        evolving = self.emergent + self.dying + self.rotating
+        if evolving > 1 + 1e-9:
+            raise ValueError(f"emergent, dying and rotating are shares of the features; together they are {evolving:g}")
+        if evolving and len(self.checkpoints) == 1:
+            raise ValueError("features that emerge, die or rotate need two checkpoints or more; checkpoints lists one")
+        if 1 in (self.emergent, self.dying):
+            raise ValueError("a checkpoint would have no feature; lower emergent or dying")
+        if self.most_frequent() > 1:
+            raise ValueError(
+                f"active {self.active:g} of {self.features} features makes the probability of the first one "
+                f"{self.most_frequent():.3g}; lower active, or raise features or decay"
+            )
+        return self
+
+    def most_frequent(self) -> float:
+        """Largest probability with which a feature is active on a row, over rows of every kind."""
+        total = sum(self.decay**number for number in range(self.features))
+        return self.active / total * (2 if self.correlated else 1)
+
+
+ModelSettings = Annotated[TrainedModel | LocalModel | HubModel | PlantedModel, Field(discriminator="source")]
 
 CheckpointSource = Annotated[LocalSource | HubSource, Field(discriminator="source")]
 """Where a checkpoint comes from; which steps the study reads is no part of it."""

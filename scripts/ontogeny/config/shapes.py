@@ -1,10 +1,10 @@
-"""What is known of a language model before it is loaded."""
+"""What is known of a model before it is loaded."""
 
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ontogeny.config.models import LocalModel, ModelSettings, TrainedModel
+from ontogeny.config.models import LocalModel, ModelSettings, PlantedModel, TrainedModel
 
 
 class ModelShape(NamedTuple):
@@ -31,6 +31,8 @@ def model_shape(model: ModelSettings) -> ModelShape:
     if isinstance(model, TrainedModel):
         shape = model.architecture
         return ModelShape("gpt_neox", shape.layers, shape.d_model, shape.d_mlp or 4 * shape.d_model)
+    if isinstance(model, PlantedModel):
+        return ModelShape(d_model=model.d_model)
     if not isinstance(model, LocalModel):
         return ModelShape()
     config = _read(model.folder(model.checkpoints[0]) / "config.json")

@@ -15,7 +15,7 @@ from ontogeny.config.evaluation import EvaluationSettings
 from ontogeny.config.figures import FiguresSettings
 from ontogeny.config.hooks import hook_problem, hook_width
 from ontogeny.config.inputs import missing_checkpoint
-from ontogeny.config.models import LocalModel, ModelSettings, TrainedModel
+from ontogeny.config.models import LocalModel, ModelSettings, PlantedModel, TrainedModel
 from ontogeny.config.shapes import model_shape
 from ontogeny.config.texts import corpus_problems, tokenizer_problems
 from ontogeny.sites import Site, shard_name
@@ -55,7 +55,7 @@ class Study(Settings):
     tokens: TokensSettings = TokensSettings()
     """How tokens become contexts."""
     models: Annotated[dict[Name, ModelSettings], Field(min_length=1)]
-    """Language models, by name."""
+    """Language models, or planted ones, by name."""
     activations: ActivationSettings = ActivationSettings()
     """Which activations are read, and how they are kept."""
     dictionaries: Annotated[dict[Name, DictionarySettings], Field(min_length=1)]
@@ -131,11 +131,20 @@ class Study(Settings):
         """Every site of the study once, in the order of the dictionaries."""
         return tuple(dict.fromkeys(site for name in self.dictionaries for site in self.sites(name)))
 
-    def hook_groups(self) -> dict[tuple[str, ...], tuple[str, ...]]:
-        """Checkpoints by the hooks that are read from them in one forward pass: {hooks: (checkpoint, ...)}."""
+    def planted_hooks(self) -> dict[str, tuple[str, ...]]:
+        """Planted models, which have no checkpoints on disk and no loss, with the hooks at which they are read."""
         hooks: dict[str, list[str]] = {}
         for site in self.all_sites():
-            hooks.setdefault(site.checkpoint, []).append(site.hook)
+            if isinstance(self.models[site.model], PlantedModel):
+                hooks.setdefault(site.model, []).append(site.hook)
+        return {model: tuple(dict.fromkeys(names)) for model, names in hooks.items()}
+
+    def hook_groups(self) -> dict[tuple[str, ...], tuple[str, ...]]:
+        """Checkpoints of language models by the hooks read in one forward pass: {hooks: (checkpoint, ...)}."""
+        hooks: dict[str, list[str]] = {}
+        for site in self.all_sites():
+            if not isinstance(self.models[site.model], PlantedModel):
+                hooks.setdefault(site.checkpoint, []).append(site.hook)
         groups: dict[tuple[str, ...], list[str]] = {}
         for checkpoint, names in hooks.items():
             groups.setdefault(tuple(sorted(names)), []).append(checkpoint)
@@ -233,6 +242,8 @@ def _dictionary_problems(where: str, dictionary: DictionarySettings, models: dic
         if len(set(sites)) < len(sites) or seen & set(sites):
             yield f"{place}: a site is listed twice"
         seen |= set(sites)
+    if len({isinstance(models[selection.model], PlantedModel) for selection in dictionary.sites}) > 1:
+        yield f"{where}.sites: planted activations and those of language models have no rows in common; keep them apart"
 
 
 def _width_problems(where: str, dictionary: DictionarySettings, models: dict[str, ModelSettings]) -> Iterator[str]:

@@ -70,11 +70,13 @@ class Artefacts(NamedTuple):
     """`samples.parquet`."""
     metrics: Path
     """Folder of its tables of metrics."""
+    tables: tuple[str, ...]
+    """Names of these tables."""
     provenance: dict[str, str]
     """What made its features, as their table says."""
 
 
-def find_artefacts(features: Path, metrics: Path, dictionary: Path, study: str | None) -> Artefacts:
+def find_artefacts(features: Path, metrics: Path, dictionary: Path, study: str | None, loss: bool = True) -> Artefacts:
     """Look at the files of a run and see that they belong together.
 
     Args:
@@ -82,6 +84,7 @@ def find_artefacts(features: Path, metrics: Path, dictionary: Path, study: str |
         metrics: folder of the run's tables of metrics.
         dictionary: folder of the run, of which `config.json` is read.
         study: name of the study that the run is put into the database for; None for the one that its tables name.
+        loss: whether there is a table with the loss of each model; not for planted ones.
 
     Raises:
         UserError: a file is missing, damaged, or of another run.
@@ -100,7 +103,9 @@ def find_artefacts(features: Path, metrics: Path, dictionary: Path, study: str |
             raise UserError(f"{file}: its sites are not those of {config}; make it again")
         made = made or {key: said[key] for key in MADE_BY if key in said}
     name = RunName(study or made.get("study", "unnamed"), identity.dictionary, identity.run)
-    return Artefacts(name, identity, sites, *tables, metrics, made)
+    models = dict.fromkeys(site.model for site in sites) if loss else ()
+    measured = ("reconstruction", *(f"nll-{model}" for model in models))
+    return Artefacts(name, identity, sites, *tables, metrics, measured, made)
 
 
 def read_documents(artefacts: Artefacts, content: str) -> Iterator[tuple[Feature, FeatureSamples]]:
@@ -141,9 +146,8 @@ def read_metrics(artefacts: Artefacts) -> tuple[list[Measurement], list[Measured
     Raises:
         UserError: a table is missing, damaged, or of another run.
     """
-    models = dict.fromkeys(site.model for site in artefacts.sites)
     found: dict[Site | None, list[Measurement]] = {site: [] for site in (None, *artefacts.sites)}
-    for name in ("reconstruction", *(f"nll-{model}" for model in models)):
+    for name in artefacts.tables:
         file = artefacts.metrics / f"{name}.csv"
         for number, row in _csv(file):
             site, measured = _measurement(file, number, row, artefacts.identity)

@@ -61,6 +61,7 @@ def write_receipt(
     dictionary: Path,
     out: Path,
     study: Path | None,
+    loss: bool = True,
 ) -> dict[str, float]:
     """Ingest a run and write what was ingested, once all of it is in the server's files.
 
@@ -72,6 +73,7 @@ def write_receipt(
         dictionary: folder of the run.
         out: the receipt.
         study: the study's `study.json`, or None.
+        loss: whether the metrics have the loss of each model; not for planted ones.
 
     Returns:
         Features and samples of the run.
@@ -81,7 +83,7 @@ def write_receipt(
             another results root.
     """
     ingested_by = provenance(study)
-    artefacts = find_artefacts(features, metrics, dictionary, ingested_by.get("study"))
+    artefacts = find_artefacts(features, metrics, dictionary, ingested_by.get("study"), loss)
     run = describe(artefacts)
     with connect(settings, home) as database:
         if settings.uri != EMBEDDED:
