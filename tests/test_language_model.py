@@ -16,10 +16,10 @@ from tiny_model import VOCABULARY, counting_tokens, tiny_model, write_contexts, 
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ontogeny import onednn
 from ontogeny.config.models import Architecture, TrainedModel, Training
 from ontogeny.errors import UserError
 from ontogeny.files import crc32
-from ontogeny.language_model import onednn
 from ontogeny.language_model.network import new_model
 from ontogeny.language_model.training import (
     TrainingFiles,

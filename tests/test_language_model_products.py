@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.profiler import profile
 
-from ontogeny.language_model import onednn
+from ontogeny import onednn
 from ontogeny.language_model.loss import ROWS_AT_ONCE, linear_cross_entropy
-from ontogeny.language_model.onednn import AVAILABLE, OneDNNLinear, matmul_transposed, weight_gradient
+from ontogeny.onednn import AVAILABLE, OneDNNLinear, matmul_transposed, weight_gradient
 
 
 def gradients(loss: Tensor, *leaves: Tensor) -> list[Tensor]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ontogeny.crosscoder import products
 from ontogeny.crosscoder.nonlinearity import Gate, batch_topk, firing_above, jumprelu, kth_largest, topk
 from ontogeny.crosscoder.products import product
 from ontogeny.crosscoder.site_gate import decode_gated, gated_activity
@@ -128,7 +129,9 @@ def test_activity_site_by_site_equals_activity_of_the_whole_code(tanh_scale: flo
     torch.testing.assert_close(site.gradients(fast), site.gradients(plain))
 
 
-def test_bfloat16_products_keep_types_and_three_digits() -> None:
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_products_keep_types_and_three_digits(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "MULTIPLIES_BFLOAT16", native)
     a, b = random(40, 50).float().requires_grad_(), random(50, 60, seed=1).float().requires_grad_()
     weight = random(40, 60, seed=2).float()
     exact, low = a @ b, product(a, b, torch.bfloat16)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from ontogeny.autograd import Context
 from ontogeny.crosscoder.nonlinearity import topk
-from ontogeny.crosscoder.products import Context, product
+from ontogeny.crosscoder.products import product
 
 
 def squared_error(error: Tensor) -> Tensor:

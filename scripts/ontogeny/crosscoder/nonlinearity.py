@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from ontogeny.crosscoder.products import Context
+from ontogeny.autograd import Context
 
 SAMPLED_FROM = 16384
 """Entries from which the k-th largest is looked for among the upper ones alone; also about the size of the sample."""

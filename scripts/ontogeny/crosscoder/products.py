@@ -6,15 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-
-class Context(Protocol):
-    """What a function of autograd keeps from its forward to its backward pass."""
-
-    saved_tensors: tuple[Tensor, ...]
-    needs_input_grad: tuple[bool, ...]
-
-    def save_for_backward(self, *tensors: Tensor) -> None:
-        """Keep tensors."""
+from ontogeny.autograd import Context
+from ontogeny.onednn import MULTIPLIES_BFLOAT16
 
 
 def product(a: Tensor, b: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
@@ -33,7 +26,14 @@ def product(a: Tensor, b: Tensor, precision: torch.dtype = torch.float32) -> Ten
 def rounded_product(a: Tensor, b: Tensor, precision: torch.dtype) -> Tensor:
     """Multiply as `product` does, where no gradient is recorded."""
     if precision == torch.bfloat16:
-        return (a.bfloat16() @ b.bfloat16()).to(a.dtype)
+        return _low_product(a.bfloat16(), b.bfloat16()).to(a.dtype)
+    return a @ b
+
+
+def _low_product(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply bfloat16 matrices; a CPU that cannot multiply them takes many times as long as it does in float32."""
+    if a.device.type == "cpu" and not MULTIPLIES_BFLOAT16:
+        return a.float() @ b.float()
     return a @ b
 
 
@@ -83,7 +83,7 @@ class _BFloat16Product(Function):
     def forward(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
         low_a, low_b = a.bfloat16(), b.bfloat16()
         ctx.save_for_backward(low_a, low_b)
-        return (low_a @ low_b).to(a.dtype)
+        return _low_product(low_a, low_b).to(a.dtype)
 
     @staticmethod
     def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -91,6 +91,6 @@ class _BFloat16Product(Function):
         gradient = gradients[0]
         low = gradient.bfloat16()
         return (
-            (low @ low_b.T).to(gradient.dtype) if ctx.needs_input_grad[0] else None,
-            (low_a.T @ low).to(gradient.dtype) if ctx.needs_input_grad[1] else None,
+            _low_product(low, low_b.T).to(gradient.dtype) if ctx.needs_input_grad[0] else None,
+            _low_product(low_a.T, low).to(gradient.dtype) if ctx.needs_input_grad[1] else None,
         )

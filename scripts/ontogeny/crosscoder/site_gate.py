@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from ontogeny.autograd import Context
 from ontogeny.crosscoder.loss import activity_count, activity_slope
 from ontogeny.crosscoder.nonlinearity import Gate, firing_above, threshold_gradient
-from ontogeny.crosscoder.products import Context, rounded_product
+from ontogeny.crosscoder.products import rounded_product
 
 
 def decode_gated(

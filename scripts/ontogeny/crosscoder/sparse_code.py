@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from ontogeny.autograd import Context
 from ontogeny.crosscoder.active import Active, inner_products, summed_by_latent, weighted_rows
 from ontogeny.crosscoder.loss import activity_count, activity_slope
 from ontogeny.crosscoder.nonlinearity import Gate
 from ontogeny.crosscoder.parallel import Ranks
-from ontogeny.crosscoder.products import Context, rounded_product
+from ontogeny.crosscoder.products import rounded_product
 
 
 class Weights(NamedTuple):

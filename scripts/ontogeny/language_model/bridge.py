@@ -16,7 +16,7 @@ from transformer_lens.model_bridge.exceptions import StopAtLayerException
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from ontogeny.errors import UserError
-from ontogeny.language_model.onednn import OneDNNLinear
+from ontogeny.onednn import OneDNNLinear
 
 ATTENTION_MAPS = ("hook_attn_scores", "hook_pattern")
 """Ends of the names of hook points that carry one number for two positions."""

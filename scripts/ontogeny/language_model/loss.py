@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ontogeny.language_model.onednn import Context, matmul_transposed, weight_gradient
+from ontogeny.autograd import Context
+from ontogeny.onednn import matmul_transposed, weight_gradient
 
 ROWS_AT_ONCE = 256
 """Positions whose logits exist at the same time."""

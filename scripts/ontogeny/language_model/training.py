@@ -22,7 +22,7 @@ from ontogeny.files import write_csv
 from ontogeny.language_model.checkpoint import new_checkpoint
 from ontogeny.language_model.loss import linear_cross_entropy
 from ontogeny.language_model.network import new_model
-from ontogeny.language_model.onednn import OneDNNLinear, matmul_transposed
+from ontogeny.onednn import OneDNNLinear, matmul_transposed
 from ontogeny.randomness import generator
 from ontogeny.tensors import system_errors
 from ontogeny.tokens import Tokens, read_tokens

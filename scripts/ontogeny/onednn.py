@@ -9,7 +9,6 @@ long as in float32, so there factors are rounded to bfloat16 all the same and mu
 """
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,21 +16,13 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from ontogeny.autograd import Context
+
 AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
 """Whether this build of PyTorch has oneDNN's linear layer."""
 
 MULTIPLIES_BFLOAT16 = AVAILABLE and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 """Whether the processor has instructions for products of bfloat16."""
-
-
-class Context(Protocol):
-    """What a function of autograd keeps from its forward to its backward pass."""
-
-    saved_tensors: tuple[Tensor, ...]
-    needs_input_grad: tuple[bool, ...]
-
-    def save_for_backward(self, *tensors: Tensor) -> None:
-        """Keep tensors."""
 
 
 class OneDNNLinear(TorchFunctionMode):
