@@ -115,7 +115,7 @@ def test_machine_and_comments_rerun_nothing(finished: Workspace) -> None:
     assert yaml.safe_load(config.read_text())
     with finished.edited("profiles/local/config.yaml", "cores: all", "cores: 1"):
         assert finished.planned()[0] == Counter()
-    resources = ("--set-threads", "dictionary=1", "--set-resources", "nll:mem_mb=100")
+    resources = ("--set-threads", "dictionary=1", "--set-resources", "nll:mem_mb=100", "dictionary:processes=2")
     assert finished.planned("results/figures/", *resources)[0] == Counter()
 
 
