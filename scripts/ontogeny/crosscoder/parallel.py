@@ -231,7 +231,8 @@ def together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        log.warning("process %d ends, because another one has ended (%s)", dist.get_rank() + 1, first_line(error))
+        reason = first_line(error).partition(". ")[0]
+        log.warning("process %d ends, because another one has ended (%s)", dist.get_rank() + 1, reason)
         raise LostRank from error
 
 
