@@ -24,7 +24,14 @@ def workspace(tmp_path: Path) -> Workspace:
 def make(workspace: Workspace, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run make with the commands of this Python, and Snakemake as a dry run."""
     commands = Path(sys.executable).parent
-    line = ["make", "--old-file", ".venv/.made", f"BIN={commands}", f"SNAKEMAKE={commands}/snakemake --dry-run"]
+    line = [
+        "make",
+        "--no-print-directory",
+        "--old-file",
+        ".venv/.made",
+        f"BIN={commands}",
+        f"SNAKEMAKE={commands}/snakemake --dry-run",
+    ]
     return subprocess.run([*line, *arguments], cwd=workspace.folder, capture_output=True, text=True, check=False)
 
 
