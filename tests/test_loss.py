@@ -10,6 +10,7 @@ from crosscoder_runs import run_settings
 from torch import Tensor
 
 from ontogeny.config.dictionaries import RunSettings
+from ontogeny.crosscoder import threshold_gradient
 from ontogeny.crosscoder.loss import auxk, mean_activity, squared_error, tanh_quad
 from ontogeny.crosscoder.model import Crosscoder
 from ontogeny.crosscoder.objective import Objective
@@ -68,7 +69,10 @@ def test_copies_of_the_batch_change_no_gradient(recipe: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: "-".join(map(str, list(recipe.values())[:3])))
 @pytest.mark.parametrize("firing", ["some", "none"])
-def test_going_over_active_entries_equals_the_dense_step(recipe: dict[str, Any], firing: str) -> None:
+def test_going_over_active_entries_equals_the_dense_step(
+    recipe: dict[str, Any], firing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threshold_gradient, "ROWS_AT_ONCE", 7)
     objective = objective_of(run_settings(1, dead={"policy": "auxk", "k": 2}, **recipe))
     if firing == "none":
         with torch.no_grad():

@@ -25,8 +25,9 @@ from ontogeny.crosscoder.nonlinearity import (
 )
 from ontogeny.crosscoder.parallel import ALONE, Ranks
 from ontogeny.crosscoder.products import product, with_gradient
+from ontogeny.crosscoder.rule import Rule
 from ontogeny.crosscoder.site_gate import decode_gated, gated_activity
-from ontogeny.crosscoder.sparse_code import Rule, Weights, decode_active
+from ontogeny.crosscoder.sparse_code import Weights, decode_active
 
 SPARSE_BELOW = {
     ("cpu", torch.float32): 0.2,
@@ -220,7 +221,8 @@ class Objective:
         weights = Weights(crosscoder.W_enc_LSD, crosscoder.encoder_bias(), crosscoder.W_dec, crosscoder.b_dec)
         gate = self._gate() if self.recipe.nonlinearity == "jumprelu" else None
         tanh_scale = self._tanh_scale()
-        rule = Rule(active, self.by_site, gate, tanh_scale, self.precision, self.sites, self.ranks)
+        penalised = self.recipe.penalty != "none"
+        rule = Rule(active, self.by_site, gate, penalised, tanh_scale, self.precision, self.sites, self.ranks)
         norms_LG = norms_LS if self.by_site else norms_L[:, None]
         decoded = decode_active(x_BSD, h_BL, norms_LS, norms_LG, weights, rule)
         activity_L = None if self.recipe.penalty == "none" else decoded.activity_L

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ontogeny.crosscoder.parallel import ALONE, Ranks
 
@@ -83,7 +83,8 @@ def whole_norm(
     """
     counted_before = {id(parameter) for parameter in alike} if ranks.site > 0 else set()
     own = [parameter for parameter in parameters if id(parameter) not in counted_before]
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in own if parameter.grad is not None])
+    gradients = [parameter.grad.flatten() for parameter in own if parameter.grad is not None]
+    norm = torch.stack([torch.dot(gradient, gradient) for gradient in gradients]).sum().sqrt()
     if ranks.world == 1:
         return norm, loss
     square, total = ranks.total(torch.stack((norm.double().square(), loss.double())))

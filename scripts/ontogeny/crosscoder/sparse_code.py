@@ -14,9 +14,8 @@ from torch.autograd import Function
 from ontogeny.autograd import Context
 from ontogeny.crosscoder.active import Active, inner_products, summed_by_latent, weighted_rows
 from ontogeny.crosscoder.loss import activity_count, activity_slope
-from ontogeny.crosscoder.nonlinearity import Gate
-from ontogeny.crosscoder.parallel import Ranks
-from ontogeny.crosscoder.products import rounded_product
+from ontogeny.crosscoder.rule import Rule
+from ontogeny.crosscoder.threshold_gradient import through_gate
 
 
 class Weights(NamedTuple):
@@ -30,30 +29,6 @@ class Weights(NamedTuple):
     """Decoder."""
     b_dec_SD: Tensor
     """Decoder bias."""
-
-
-class Rule(NamedTuple):
-    """Which entries fire where, and what is measured of them."""
-
-    active: Active
-    """The entries that fire at some site."""
-    by_site: bool
-    """Gate `site`."""
-    gate: Gate | None
-    """Thresholds of `jumprelu`; None where all that is active fires."""
-    tanh_scale: float | None
-    """c in tanh(c f n); None leaves tanh out."""
-    precision: torch.dtype
-    """Type of the factors in the one dense product, that of thresholds."""
-    sites: int
-    """Sites of all processes together."""
-    ranks: Ranks
-    """The processes, each of which has some of the sites."""
-
-    @property
-    def parts(self) -> int:
-        """How many parts are gated, in all processes together: every site alone, or all as one."""
-        return self.sites if self.by_site else 1
 
 
 class Decoded(NamedTuple):
@@ -108,50 +83,55 @@ class _DecodeActive(Function):
         active = rule.active
         norms_NG = norms_LG[active.latent_N]
         f_NG = _code(h_BL, norms_NG, rule)
-        z_NG = f_NG * norms_NG
-        activity_N = (z_NG if rule.tanh_scale is None else (z_NG * rule.tanh_scale).tanh_()).sum(1)
-        activity_L = summed_by_latent(activity_N, active) / activity_count(len(h_BL), rule.parts, rule.tanh_scale)
-        if rule.by_site:
-            rule.ranks.sum_over_sites(activity_L)
-        ctx.save_for_backward(x_BSD, h_BL, norms_LS, norms_LG, W_dec_LSD, f_NG, z_NG)
+        ctx.save_for_backward(x_BSD, h_BL, norms_LS, norms_LG, W_dec_LSD, f_NG)
         ctx.rule = rule
-        return _decoded(W_dec_LSD, f_NG, active).view_as(x_BSD).add_(b_dec_SD), activity_L
+        return _decoded(W_dec_LSD, f_NG, active).view_as(x_BSD).add_(b_dec_SD), _activity(f_NG * norms_NG, rule)
 
     @staticmethod
     def backward(ctx: _RuleContext, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x_BSD, h_BL, norms_LS, norms_LG, W_dec_LSD, f_NG, z_NG = ctx.saved_tensors
+        x_BSD, h_BL, norms_LS, norms_LG, W_dec_LSD, f_NG = ctx.saved_tensors
         rule, active, sum_over_sites = ctx.rule, ctx.rule.active, ctx.rule.ranks.sum_over_sites
         gradient_BGV = gradients[0].view(len(x_BSD), f_NG.shape[1], -1)
         W_dec_LGV = W_dec_LSD.view(len(W_dec_LSD), f_NG.shape[1], -1)
-        share_L = gradients[1] / activity_count(len(h_BL), rule.parts, rule.tanh_scale)
-        d_z_NG = activity_slope(z_NG, rule.tanh_scale).mul_(share_L[active.latent_N, None])
-        d_norms_LG = summed_by_latent(d_z_NG * f_NG, active)
+        norms_NG = norms_LG[active.latent_N]
+        share_L = gradients[1] / activity_count(len(x_BSD), rule.parts, rule.tanh_scale)
+        d_z_NG = _penalty_gradient(f_NG * norms_NG, share_L, rule)
 
         if rule.gate is None:
             d_f_N = sum_over_sites(inner_products(gradient_BGV[:, 0], W_dec_LGV[:, 0], active))
             d_f_NG, d_log_threshold_L = d_f_N[:, None], None
         else:
-            d_f_NG = torch.empty_like(f_NG)
-            d_log_threshold_L = torch.zeros_like(norms_LG[:, 0])
-            for part, norms_L in enumerate(norms_LG.T):
-                d_f_BL = rounded_product(gradient_BGV[:, part], W_dec_LGV[:, part].T, rule.precision)
-                if not rule.by_site:
-                    sum_over_sites(d_f_BL)
-                d_f_NG[:, part] = d_f_BL.view(-1)[active.flat_N]
-                fires_N = f_NG[:, part] != 0
-                _add_penalty(d_f_BL, share_L * norms_L, d_z_NG[:, part] * norms_L[active.latent_N], fires_N, rule)
-                d_log_threshold_L += _threshold_gradient(d_f_BL, h_BL, norms_L, rule.gate)
-        d_f_NG = torch.addcmul(d_f_NG, d_z_NG, norms_LG[active.latent_N])
+            d_f_NG, d_log_threshold_L = through_gate(gradient_BGV, W_dec_LGV, h_BL, norms_LG, share_L, rule)
+        if d_z_NG is not None:
+            d_f_NG = torch.addcmul(d_f_NG, d_z_NG, norms_NG)
         d_h_N = (d_f_NG * (f_NG != 0)).sum(1)
-        if rule.by_site and d_log_threshold_L is not None:
+        if rule.by_site:
             sum_over_sites(d_h_N)
-            sum_over_sites(d_log_threshold_L)
 
         d_W_dec_LSD = _decoder_gradient(gradient_BGV, f_NG, active).view_as(W_dec_LSD)
-        d_W_dec_LSD.addcmul_(W_dec_LSD, torch.where(norms_LS > 0, d_norms_LG / norms_LS, 0.0)[:, :, None])
+        if d_z_NG is not None:
+            d_norms_LG = summed_by_latent(d_z_NG * f_NG, active)
+            d_W_dec_LSD.addcmul_(W_dec_LSD, torch.where(norms_LS > 0, d_norms_LG / norms_LS, 0.0)[:, :, None])
         d_W_enc_LSD = _by_latent(x_BSD.flatten(1), d_h_N, active).view_as(W_dec_LSD)
         d_b_enc_L, d_b_dec_SD = summed_by_latent(d_h_N, active), gradients[0].sum(0)
         return None, None, None, None, d_W_enc_LSD, d_b_enc_L, d_W_dec_LSD, d_b_dec_SD, d_log_threshold_L, None
+
+
+def _activity(z_NG: Tensor, rule: Rule) -> Tensor:
+    """Average f n, or tanh(c f n), over rows (shape: [L]); 0 where nothing becomes of it."""
+    latents, rows = len(rule.active.latent_starts) - 1, len(rule.active.row_starts) - 1
+    if not rule.penalised:
+        return z_NG.new_zeros(latents)
+    activity_N = (z_NG if rule.tanh_scale is None else (z_NG * rule.tanh_scale).tanh_()).sum(1)
+    activity_L = summed_by_latent(activity_N, rule.active) / activity_count(rows, rule.parts, rule.tanh_scale)
+    return rule.ranks.sum_over_sites(activity_L) if rule.by_site else activity_L
+
+
+def _penalty_gradient(z_NG: Tensor, share_L: Tensor, rule: Rule) -> Tensor | None:
+    """Carry the gradient of activity over to f n of the active entries; None where there is none."""
+    if not rule.penalised:
+        return None
+    return activity_slope(z_NG, rule.tanh_scale).mul_(share_L[rule.active.latent_N, None])
 
 
 def _code(h_BL: Tensor, norms_NG: Tensor, rule: Rule) -> Tensor:
@@ -182,17 +162,3 @@ def _by_latent(table_BV: Tensor, weight_N: Tensor, active: Active) -> Tensor:
     """Sum rows of a batch for each latent, over the entries where it is active (shape: [L, V])."""
     weight_by_latent_N = weight_N[active.by_latent_N]
     return weighted_rows(table_BV, active.row_by_latent_N, active.latent_starts, weight_by_latent_N)
-
-
-def _add_penalty(d_f_BL: Tensor, slope_L: Tensor, d_f_N: Tensor, fires_N: Tensor, rule: Rule) -> None:
-    """Add the penalty's gradient for a part's code, in place: that of f = 0 everywhere but where it fires."""
-    at_zero_L = slope_L if rule.tanh_scale is None else slope_L * rule.tanh_scale
-    d_f_BL.add_(at_zero_L).view(-1)[rule.active.flat_N] += (d_f_N - at_zero_L[rule.active.latent_N]) * fires_N
-
-
-def _threshold_gradient(d_f_BL: Tensor, h_BL: Tensor, norms_L: Tensor, gate: Gate) -> Tensor:
-    """Carry a gradient over to log t as `nonlinearity.threshold_gradient` does, in three passes over (B, L)."""
-    beyond_BL = torch.addcmul(-gate.threshold_L, h_BL, norms_L)
-    near_BL: Tensor = torch.ops.aten.hardtanh_backward(d_f_BL, beyond_BL, -gate.bandwidth / 2, gate.bandwidth / 2)
-    per_unit_L = torch.where(norms_L > 0, gate.threshold_L.square() / (gate.bandwidth * norms_L), 0.0)
-    return -per_unit_L * near_BL.sum(0)

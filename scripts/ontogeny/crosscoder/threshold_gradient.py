@@ -1,0 +1,84 @@
+"""What the thresholds of `jumprelu` learn from: every entry near its threshold, whether it fires or not.
+
+Those are most entries of (B, L), for each part that is gated alone. So this gradient keeps the dense product that the
+rest of the step does without, and goes over it a few rows at a time, while they are in the cache.
+"""
+
+import torch
+from torch import Tensor
+
+from ontogeny.crosscoder.active import Active, summed_by_latent
+from ontogeny.crosscoder.loss import activity_slope
+from ontogeny.crosscoder.nonlinearity import Gate
+from ontogeny.crosscoder.products import rounded_product
+from ontogeny.crosscoder.rule import Rule
+
+ROWS_AT_ONCE = 128
+"""Rows of the dense product that a CPU goes over while they are in its cache."""
+
+
+def through_gate(
+    gradient_BGV: Tensor, W_dec_LGV: Tensor, h_BL: Tensor, norms_LG: Tensor, share_L: Tensor, rule: Rule
+) -> tuple[Tensor, Tensor]:
+    """Carry the gradient of the reconstruction back to the code, and with the penalty's on to log thresholds.
+
+    Args:
+        gradient_BGV: gradient of the reconstruction, part by part.
+        W_dec_LGV: decoder.
+        h_BL: pre-activations.
+        norms_LG: decoder norms.
+        share_L: gradient of the mean activity of each latent, over what it is averaged over.
+        rule: which entries fire where.
+
+    Returns:
+        Gradient of active entries without the penalty's (shape: [N, G]), and of log t (shape: [L]), which is that of
+        `nonlinearity.threshold_gradient` summed over the parts of all processes.
+    """
+    assert rule.gate is not None
+    d_f_NG = h_BL.new_empty(len(rule.active.latent_N), norms_LG.shape[1])
+    d_log_threshold_L = torch.zeros_like(share_L)
+    at_zero_L = share_L * (rule.tanh_scale or 1.0) if rule.penalised else torch.zeros_like(share_L)
+    for part, norms_L in enumerate(norms_LG.T):
+        near_L = torch.zeros_like(share_L)
+        for rows, entries in _blocks(h_BL, rule.active):
+            d_f_BL = rounded_product(gradient_BGV[rows, part], W_dec_LGV[:, part].T, rule.precision)
+            if not rule.by_site:
+                rule.ranks.sum_over_sites(d_f_BL)
+            flat_N = rule.active.flat_N[entries] - rows.start * h_BL.shape[1]
+            d_f_NG[entries, part] = d_f_BL.view(-1)[flat_N]
+            near_L += _near(d_f_BL.add_(at_zero_L * norms_L), h_BL[rows], norms_L, rule.gate).sum(0)
+        near_L += _correction(h_BL, norms_L, share_L, at_zero_L, rule)
+        per_unit_L = torch.where(norms_L > 0, rule.gate.threshold_L.square() / (rule.gate.bandwidth * norms_L), 0.0)
+        d_log_threshold_L -= per_unit_L * near_L
+    return d_f_NG, rule.ranks.sum_over_sites(d_log_threshold_L) if rule.by_site else d_log_threshold_L
+
+
+def _blocks(h_BL: Tensor, active: Active) -> list[tuple[slice, slice]]:
+    """Cut the batch into blocks of rows, each with the active entries that it has."""
+    rows = len(h_BL) if h_BL.is_cuda else ROWS_AT_ONCE
+    starts = range(0, len(h_BL), rows)
+    stops = [min(start + rows, len(h_BL)) for start in starts]
+    edges = [0, *active.row_starts[stops].tolist()]
+    blocks = zip(starts, stops, edges[:-1], edges[1:], strict=True)
+    return [(slice(start, stop), slice(first, last)) for start, stop, first, last in blocks]
+
+
+def _near(d_f_BL: Tensor, h_BL: Tensor, norms_L: Tensor, gate: Gate) -> Tensor:
+    """Keep a gradient where |h n - t| < w / 2."""
+    beyond_BL = torch.addcmul(-gate.threshold_L, h_BL, norms_L)
+    half = gate.bandwidth / 2
+    near_BL: Tensor = torch.ops.aten.hardtanh_backward(d_f_BL, beyond_BL, -half, half)
+    return near_BL
+
+
+def _correction(h_BL: Tensor, norms_L: Tensor, share_L: Tensor, at_zero_L: Tensor, rule: Rule) -> Tensor:
+    """Replace the penalty's slope at f = 0 by the one at f where an entry fires (shape: [L])."""
+    assert rule.gate is not None
+    if not rule.penalised:
+        return torch.zeros_like(share_L)
+    latent_N = rule.active.latent_N
+    norms_N, threshold_N = norms_L[latent_N], rule.gate.threshold_L[latent_N]
+    z_N = h_BL.view(-1)[rule.active.flat_N] * norms_N
+    slope_N = activity_slope(z_N, rule.tanh_scale) * share_L[latent_N]
+    counts_N = (z_N > threshold_N) & (z_N - threshold_N < rule.gate.bandwidth / 2)
+    return summed_by_latent((slope_N - at_zero_L[latent_N]) * norms_N * counts_N, rule.active)
