@@ -25,14 +25,17 @@ def product(a: Tensor, b: Tensor, precision: torch.dtype = torch.float32) -> Ten
 
 def rounded_product(a: Tensor, b: Tensor, precision: torch.dtype) -> Tensor:
     """Multiply as `product` does, where no gradient is recorded."""
-    if precision == torch.bfloat16:
-        return _low_product(a.bfloat16(), b.bfloat16()).to(a.dtype)
-    return a @ b
+    return product_of_rounded(rounded(a, precision), rounded(b, precision)).to(a.dtype)
 
 
-def _low_product(a: Tensor, b: Tensor) -> Tensor:
-    """Multiply bfloat16 matrices; a CPU that cannot multiply them takes many times as long as it does in float32."""
-    if a.device.type == "cpu" and not MULTIPLIES_BFLOAT16:
+def rounded(a: Tensor, precision: torch.dtype) -> Tensor:
+    """Round a factor as `product` does."""
+    return a.bfloat16() if precision == torch.bfloat16 else a
+
+
+def product_of_rounded(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply rounded matrices; a CPU that cannot multiply bfloat16 takes many times as long as it does in float32."""
+    if a.dtype == torch.bfloat16 and a.device.type == "cpu" and not MULTIPLIES_BFLOAT16:
         return a.float() @ b.float()
     return a @ b
 
@@ -83,7 +86,7 @@ class _BFloat16Product(Function):
     def forward(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
         low_a, low_b = a.bfloat16(), b.bfloat16()
         ctx.save_for_backward(low_a, low_b)
-        return _low_product(low_a, low_b).to(a.dtype)
+        return product_of_rounded(low_a, low_b).to(a.dtype)
 
     @staticmethod
     def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -91,6 +94,6 @@ class _BFloat16Product(Function):
         gradient = gradients[0]
         low = gradient.bfloat16()
         return (
-            _low_product(low, low_b.T).to(gradient.dtype) if ctx.needs_input_grad[0] else None,
-            _low_product(low_a.T, low).to(gradient.dtype) if ctx.needs_input_grad[1] else None,
+            product_of_rounded(low, low_b.T).to(gradient.dtype) if ctx.needs_input_grad[0] else None,
+            product_of_rounded(low_a.T, low).to(gradient.dtype) if ctx.needs_input_grad[1] else None,
         )

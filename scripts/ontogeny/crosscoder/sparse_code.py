@@ -81,7 +81,7 @@ class _DecodeActive(Function):
         rule: Rule,
     ) -> tuple[Tensor, Tensor]:
         active = rule.active
-        norms_NG = norms_LG[active.latent_N]
+        norms_NG = norms_LG.index_select(0, active.latent_N)
         f_NG = _code(h_BL, norms_NG, rule)
         ctx.save_for_backward(x_BSD, h_BL, norms_LS, norms_LG, W_dec_LSD, f_NG)
         ctx.rule = rule
@@ -93,7 +93,7 @@ class _DecodeActive(Function):
         rule, active, sum_over_sites = ctx.rule, ctx.rule.active, ctx.rule.ranks.sum_over_sites
         gradient_BGV = gradients[0].view(len(x_BSD), f_NG.shape[1], -1)
         W_dec_LGV = W_dec_LSD.view(len(W_dec_LSD), f_NG.shape[1], -1)
-        norms_NG = norms_LG[active.latent_N]
+        norms_NG = norms_LG.index_select(0, active.latent_N)
         share_L = gradients[1] / activity_count(len(x_BSD), rule.parts, rule.tanh_scale)
         d_z_NG = _penalty_gradient(f_NG * norms_NG, share_L, rule)
 
@@ -131,15 +131,17 @@ def _penalty_gradient(z_NG: Tensor, share_L: Tensor, rule: Rule) -> Tensor | Non
     """Carry the gradient of activity over to f n of the active entries; None where there is none."""
     if not rule.penalised:
         return None
-    return activity_slope(z_NG, rule.tanh_scale).mul_(share_L[rule.active.latent_N, None])
+    return activity_slope(z_NG, rule.tanh_scale).mul_(share_L.index_select(0, rule.active.latent_N)[:, None])
 
 
 def _code(h_BL: Tensor, norms_NG: Tensor, rule: Rule) -> Tensor:
     """Gate the active entries at each part (shape: [N, G])."""
-    h_N1 = h_BL.view(-1)[rule.active.flat_N, None]
+    h_N1 = h_BL.view(-1).index_select(0, rule.active.flat_N)[:, None]
     if rule.gate is None:
         return h_N1
-    return torch.where(h_N1 * norms_NG > rule.gate.threshold_L[rule.active.latent_N, None], h_N1, 0.0)
+    return torch.where(
+        h_N1 * norms_NG > rule.gate.threshold_L.index_select(0, rule.active.latent_N)[:, None], h_N1, 0.0
+    )
 
 
 def _decoded(W_dec_LSD: Tensor, f_NG: Tensor, active: Active) -> Tensor:
@@ -160,5 +162,5 @@ def _decoder_gradient(gradient_BGV: Tensor, f_NG: Tensor, active: Active) -> Ten
 
 def _by_latent(table_BV: Tensor, weight_N: Tensor, active: Active) -> Tensor:
     """Sum rows of a batch for each latent, over the entries where it is active (shape: [L, V])."""
-    weight_by_latent_N = weight_N[active.by_latent_N]
+    weight_by_latent_N = weight_N.index_select(0, active.by_latent_N)
     return weighted_rows(table_BV, active.row_by_latent_N, active.latent_starts, weight_by_latent_N)
