@@ -7,15 +7,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ontogeny.activations.statistics import write_statistics
+from ontogeny.activations.reader import Reader
+from ontogeny.activations.statistics import read_statistics, write_statistics
 from ontogeny.activations.store import write_shard
 from ontogeny.config.dictionaries import RunSettings
 from ontogeny.crosscoder.model import Crosscoder, load_crosscoder
+from ontogeny.crosscoder.step import Stepper
 from ontogeny.crosscoder.trainer import train
 from ontogeny.sites import Site, shard_name
 
 torch.set_num_threads(1)  # on matrices as small as these, threads wait for each other most of the time
 
+JUMPRELU: dict[str, Any] = {"nonlinearity": "jumprelu", "k": None, "penalty": "tanh_quad", "sparsity": 0.1}
+GATES = [*((kind, "shared") for kind in ("relu", "topk", "batchtopk", "jumprelu")), ("jumprelu", "site")]
 HOOK = "blocks.2.hook_resid_post"
 
 
@@ -96,3 +100,12 @@ def train_small(folder: Path, settings: RunSettings, activations: Path, fingerpr
 def bytes_of(folder: Path) -> dict[str, bytes]:
     """Read every file of a folder."""
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def stepper_of(activations: Path, settings: RunSettings) -> tuple[Stepper, Reader]:
+    """Set up a run on its first weights, and open its rows."""
+    reader = Reader(activations, settings.sites, settings.shards, settings.batch_size, settings.epochs, settings.seed)
+    statistics = [read_statistics(activations / site.key / "statistics.json") for site in settings.sites]
+    stepper = Stepper(settings, reader.steps, reader.d_model, statistics)
+    stepper.initialise(reader.read(0).raw_BSD)
+    return stepper, reader
