@@ -1,5 +1,6 @@
 # make figures   from text to results/figures/index.html
 # make test      every check and test
+# make setup     the environment alone, as on the login node of a cluster
 # CONFIG=configs/<study>.yaml chooses another study for figures, database, report and plan.
 PYTHON ?= python3
 VENV := .venv
@@ -12,8 +13,10 @@ STUDY = --profile profiles/local --configfile $(CONFIG)
 # Results of a study are in a folder of its own: results/ of the default one, results/<study>/ of another.
 ROOT = root=$$($(BIN)/python scripts/root.py --config $(CONFIG)) || exit 1
 
-.PHONY: figures database report plan test unit end-to-end check bench docs lock clean
+.PHONY: setup figures database report plan test unit end-to-end check bench docs lock clean
 .DEFAULT_GOAL := figures
+
+setup: $(VENV)/.made
 
 figures: $(VENV)/.made
 	@$(ROOT); $(SNAKEMAKE) $(STUDY) --quiet rules reason host -- $$root/figures/ && echo $$root/figures/index.html

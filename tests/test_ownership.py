@@ -1,29 +1,28 @@
-"""What a results root says of itself."""
+"""A results root that cannot be one is refused in one line."""
 
-import json
 from pathlib import Path
 
 import pytest
 import yaml
 
 from ontogeny.config.load import load_study
-from ontogeny.ownership import record
+from ontogeny.errors import UserError
+from ontogeny.ownership import claim
 
-PROJECT = Path(__file__).resolve().parents[1]
+DEFAULT = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())
 
 
-def test_the_origin_of_a_results_root_stays_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = load_study(yaml.safe_load((PROJECT / "config.yaml").read_text()), "config.yaml")
-    said = []
-    for name in ("here", "there"):
-        (tmp_path / name).mkdir()
-        monkeypatch.chdir(tmp_path / name)
-        record(study, "config.yaml", PROJECT)
-        said.append(json.loads(Path("results/study.json").read_text())["origin"])
-    assert said[0].endswith(f":{tmp_path}/here/results")
-    assert said[1].endswith(f":{tmp_path}/there/results")
-    Path("results").rename("results-of-there")
-    (tmp_path / "here/results").rename("results")
-    record(study, "other.yaml", PROJECT)
-    again = json.loads(Path("results/study.json").read_text())
-    assert (again["origin"], again["config"]) == (said[0], "other.yaml")
+@pytest.mark.parametrize("kind", ["file", "dangling link"])
+@pytest.mark.parametrize("name", ["default", "other"])
+def test_a_results_root_that_is_no_folder_is_refused(
+    kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = load_study({**DEFAULT, "study": name})
+    claim(study, "config.yaml")
+    if kind == "file":
+        Path("results").write_text("mine")
+    else:
+        Path("results").symlink_to("nowhere")
+    with pytest.raises(UserError, match="results: results go into this folder, but it is no folder; move it away"):
+        claim(study, "config.yaml")

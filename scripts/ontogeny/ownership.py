@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import socket
 import subprocess
 from pathlib import Path
@@ -15,15 +16,25 @@ def claim(study: Study, config_file: str) -> None:
     """Check that the study may write to its results root.
 
     Raises:
-        UserError: the root belongs to another config file.
+        UserError: the root belongs to another config file, or nothing can be written there.
     """
     file = Path(study.root) / "study.json"
+    _check_writable(Path(study.root))
     owner = json.loads(file.read_text())["config"] if file.is_file() else config_file
     if owner != config_file:
         raise UserError(
             f"{config_file}: study {study.study!r} writes to {study.root}/, which belongs to {owner}; "
             f"give `study:` another name, or remove {file} if the config was renamed"
         )
+
+
+def _check_writable(root: Path) -> None:
+    """Refuse a results root that is no folder, or one in which this user may not write."""
+    there = next(folder for folder in (root, *root.absolute().parents) if folder.exists() or folder.is_symlink())
+    if not there.is_dir():
+        raise UserError(f"{there}: results go into this folder, but it is no folder; move it away")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{there}/: results go here, but it cannot be written to; change its permissions")
 
 
 def record(study: Study, config_file: str, folder: Path) -> None:
