@@ -16,19 +16,22 @@ os.environ.update(
 from ontogeny.code_hash import code_hash
 from ontogeny.config.activations import HarvestSettings
 from ontogeny.config.inputs import model_files
-from ontogeny.config.load import load_study
+from ontogeny.config.load import check_keys_are_unique, load_study
 from ontogeny.config.study import SPLITS
 from ontogeny.config.texts import corpus_files, tokenizer_files
 from ontogeny.errors import UserError
 from ontogeny.ownership import claim, record
 from ontogeny.sites import checkpoint_key
 
-CONFIG_FILE = ", ".join(
+CONFIG_FILES = [
     os.path.relpath(file)
     for file in workflow.config_settings.configfiles or ["config.yaml"]
-)
+]
+CONFIG_FILE = ", ".join(CONFIG_FILES)
 
 try:
+    for file in CONFIG_FILES:
+        check_keys_are_unique(Path(file))
     STUDY = load_study(config, CONFIG_FILE)
     claim(STUDY, CONFIG_FILE)
     if STUDY.activations.mode == "streamed":

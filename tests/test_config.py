@@ -10,7 +10,7 @@ import yaml
 
 from ontogeny.config.dictionaries import RunSettings
 from ontogeny.config.documentation import configuration_page, configuration_schema
-from ontogeny.config.load import load_study
+from ontogeny.config.load import load_study, read_study
 from ontogeny.config.presets import PRESETS
 from ontogeny.crosscoder.schedule import learning_rate_factor
 from ontogeny.errors import UserError
@@ -126,6 +126,17 @@ def of_local(model: dict[str, Any], *hooks: str) -> dict[str, Any]:
     """Write a study of one dictionary over a local model."""
     sae = {**DEFAULT["dictionaries"]["sae"], "sites": [{"model": "neox", "hooks": list(hooks or [HOOK])}]}
     return {"corpus": DEFAULT["corpus"], "models": {"neox": model}, "dictionaries": {"sae": sae}}
+
+
+def test_a_key_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    for place, text in (
+        ("'study'", "study: one\nseed: 1\nstudy: two\n"),
+        ("'k'", "d:\n  - {k: [1]}\n  - {k: [1],\n k: 2}\n"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match=rf"study.yaml: key {place} is given twice, again in line [34]$"):
+            read_study(file)
 
 
 def test_missing_local_checkpoint_is_named_before_any_job(tmp_path: Path) -> None:

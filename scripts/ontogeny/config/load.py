@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ def read_study(file: Path) -> Study:
     """
     try:
         config = yaml.safe_load(file.read_bytes())
+        check_keys_are_unique(file)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); expected a study such as config.yaml") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -31,6 +32,30 @@ def read_study(file: Path) -> Study:
     if config is not None and not isinstance(config, dict):
         raise UserError(f"{file}: it holds no keys; docs/configuration.md lists those of a study")
     return load_study(config or {}, str(file))
+
+
+def check_keys_are_unique(file: Path) -> None:
+    """Refuse a config file that gives a key twice, of which YAML would take the last one without a word.
+
+    Raises:
+        UserError: one line that names the key and the line where it is given again.
+    """
+    for key in _repeated(yaml.compose(file.read_bytes(), yaml.SafeLoader)):
+        raise UserError(f"{file}: key {key.value!r} is given twice, again in line {key.start_mark.line + 1}")
+
+
+def _repeated(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
+    """Yield the keys of a YAML document that are in their mapping already."""
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                yield key
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+            yield from _repeated(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _repeated(value)
 
 
 def load_study(config: Mapping[str, Any], source: str = "config.yaml") -> Study:
