@@ -109,3 +109,17 @@ def stepper_of(activations: Path, settings: RunSettings) -> tuple[Stepper, Reade
     stepper = Stepper(settings, reader.steps, reader.d_model, statistics)
     stepper.initialise(reader.read(0).raw_BSD)
     return stepper, reader
+
+
+UNEVEN_ROWS, UNEVEN_SHARDS = 4096, 2
+
+
+def write_uneven(folder: Path) -> Path:
+    """Write planted rows at three sites whose activations have norms of 1 to 1, 10 and 100."""
+    raw_BSD = planted(UNEVEN_ROWS, norms=(1.0, 10.0, 100.0)).raw_BSD
+    return write_activations(folder, raw_BSD, UNEVEN_ROWS // UNEVEN_SHARDS)
+
+
+def uneven_settings(**changes: Any) -> RunSettings:
+    """Describe a small run over what `write_uneven` wrote."""
+    return run_settings(UNEVEN_ROWS, UNEVEN_SHARDS, **changes)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ontogeny.crosscoder import products
-from ontogeny.crosscoder.nonlinearity import Gate, batch_topk, firing_above, jumprelu, kth_largest, topk
+from ontogeny.crosscoder.nonlinearity import Gate, firing_above, jumprelu, kth_largest, largest_of_batch, topk
 from ontogeny.crosscoder.products import product
 from ontogeny.crosscoder.site_gate import decode_gated, gated_activity
 
@@ -15,6 +15,11 @@ NORMS_L = torch.tensor([0.1, 1.0, 2.0, 4.0])
 
 def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def batch_topk(h_BL: Tensor, norms_L: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    firing_BL, least = largest_of_batch(h_BL * norms_L, k)
+    return torch.where(firing_BL, h_BL, 0.0), least
 
 
 @pytest.mark.parametrize("k", [1, 7, 50, 60])

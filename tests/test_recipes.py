@@ -10,28 +10,18 @@ import torch
 from crosscoder_runs import (
     GATES,
     JUMPRELU,
-    planted,
-    run_settings,
     stepper_of,
     train_small,
-    write_activations,
+    uneven_settings,
+    write_uneven,
 )
 
-from ontogeny.config.dictionaries import DeadLatents, Recipe, RunSettings
-
-ROWS, SHARDS = 4096, 2
-COLUMNS = ["step", "rows", "loss", "reconstruction", "sparsity", "auxiliary", "fvu", "l0", "dead", "learning_rate"]
+from ontogeny.config.dictionaries import DeadLatents, Recipe
 
 
 @pytest.fixture(scope="module")
 def activations(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write planted rows at three sites whose activations have norms of 1 to 1, 10 and 100."""
-    raw_BSD = planted(ROWS, norms=(1.0, 10.0, 100.0)).raw_BSD
-    return write_activations(tmp_path_factory.mktemp("activations"), raw_BSD, ROWS // SHARDS)
-
-
-def settings_of(**changes: Any) -> RunSettings:
-    return run_settings(ROWS, SHARDS, **changes)
+    return write_uneven(tmp_path_factory.mktemp("activations"))
 
 
 COMBINATIONS = [
@@ -51,7 +41,7 @@ def test_every_combination_of_settings_takes_three_steps(nonlinearity: str, acti
     for kind, gate, penalty, dead, decoder, initialisation, precision in COMBINATIONS:
         if kind != nonlinearity:
             continue
-        settings = settings_of(
+        settings = uneven_settings(
             nonlinearity=nonlinearity,
             gate=gate,
             penalty=penalty,
@@ -137,7 +127,7 @@ def test_every_setting_changes_the_result(
 ) -> None:
     found = {}
     for name, change in {"nothing": {}, **changes}.items():
-        train_small(tmp_path / name, settings_of(**{**plain, **change}), activations)
+        train_small(tmp_path / name, uneven_settings(**{**plain, **change}), activations)
         found[name] = (tmp_path / name / "run" / "crosscoder.safetensors").read_bytes()
     same = [name for name in changes if found[name] == found["nothing"]]
     assert same == []

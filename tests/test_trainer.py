@@ -12,6 +12,8 @@ import torch
 from crosscoder_runs import (
     GATES,
     JUMPRELU,
+    UNEVEN_ROWS,
+    UNEVEN_SHARDS,
     Planted,
     bytes_of,
     planted,
@@ -19,34 +21,30 @@ from crosscoder_runs import (
     sites_of,
     stepper_of,
     train_small,
+    uneven_settings,
     write_activations,
+    write_uneven,
 )
 
-from ontogeny.config.dictionaries import RunSettings
 from ontogeny.crosscoder.initialisation import unit_decoder
 from ontogeny.crosscoder.model import load_crosscoder, save_crosscoder
 from ontogeny.crosscoder.schedule import learning_rate_factor, sparsity_factor
 from ontogeny.crosscoder.step import STEPS_BETWEEN_ROLL_CALLS, THRESHOLD_MEMORY
 from ontogeny.errors import UserError
 
-ROWS, SHARDS = 4096, 2
 COLUMNS = ["step", "rows", "loss", "reconstruction", "sparsity", "auxiliary", "fvu", "l0", "dead", "learning_rate"]
 
 
 @pytest.fixture(scope="module")
 def activations(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write planted rows at three sites whose activations have norms of 1 to 1, 10 and 100."""
-    raw_BSD = planted(ROWS, norms=(1.0, 10.0, 100.0)).raw_BSD
-    return write_activations(tmp_path_factory.mktemp("activations"), raw_BSD, ROWS // SHARDS)
-
-
-def settings_of(**changes: Any) -> RunSettings:
-    return run_settings(ROWS, SHARDS, **changes)
+    return write_uneven(tmp_path_factory.mktemp("activations"))
 
 
 def test_one_seed_gives_the_same_bytes_and_two_differ(activations: Path, tmp_path: Path) -> None:
     for name, seed in (("one", 0), ("again", 0), ("other", 1)):
-        train_small(tmp_path / name, settings_of(seed=seed, dead={"policy": "auxk", "after_rows": 256}), activations)
+        train_small(
+            tmp_path / name, uneven_settings(seed=seed, dead={"policy": "auxk", "after_rows": 256}), activations
+        )
     one, again, other = (bytes_of(tmp_path / name / "run") for name in ("one", "again", "other"))
     assert one == again
     assert one["crosscoder.safetensors"] != other["crosscoder.safetensors"]
@@ -54,7 +52,7 @@ def test_one_seed_gives_the_same_bytes_and_two_differ(activations: Path, tmp_pat
 
 def test_rows_of_sites_are_scaled_to_one_norm(activations: Path) -> None:
     for center in (False, True):
-        stepper, reader = stepper_of(activations, settings_of(center=center))
+        stepper, reader = stepper_of(activations, uneven_settings(center=center))
         x_BSD = stepper.crosscoder.scaled(torch.cat([batch.raw_BSD for batch in reader.batches()]))
         assert x_BSD.norm(dim=-1).mean(0).tolist() == pytest.approx([4.0] * 3, rel=1e-3)
         assert (x_BSD.mean(0).norm() < 1e-2) == center
@@ -99,13 +97,13 @@ def best_matches(truth: Planted, W_dec_LSD: np.ndarray) -> tuple[np.ndarray, np.
 
 @pytest.mark.parametrize("epochs", [1, 4])
 def test_batchtopk_evaluates_near_k_even_after_a_short_run(epochs: int, activations: Path, tmp_path: Path) -> None:
-    crosscoder = train_small(tmp_path, settings_of(k=5, epochs=epochs), activations)
-    raw_BSD = torch.from_numpy(planted(ROWS, norms=(1.0, 10.0, 100.0)).raw_BSD)
+    crosscoder = train_small(tmp_path, uneven_settings(k=5, epochs=epochs), activations)
+    raw_BSD = torch.from_numpy(planted(UNEVEN_ROWS, norms=(1.0, 10.0, 100.0)).raw_BSD)
     assert (crosscoder.encode(raw_BSD) > 0).sum(1).float().mean().item() == pytest.approx(5, rel=0.2)
 
 
 def test_the_threshold_is_the_bias_corrected_mean_of_what_was_kept_least(activations: Path) -> None:
-    stepper, reader = stepper_of(activations, settings_of())
+    stepper, reader = stepper_of(activations, uneven_settings())
     kept: list[float] = []
     for batch in itertools.islice(reader.batches(), 5):
         x_BSD = stepper.crosscoder.scaled(batch.raw_BSD)
@@ -120,7 +118,9 @@ def test_the_threshold_is_the_bias_corrected_mean_of_what_was_kept_least(activat
 def test_thresholds_learn_at_their_own_rate(activations: Path) -> None:
     moved = {}
     for factor in (0.1, 0.3):
-        stepper, reader = stepper_of(activations, settings_of(**JUMPRELU, threshold_learning_rate=factor, warmup=0.0))
+        stepper, reader = stepper_of(
+            activations, uneven_settings(**JUMPRELU, threshold_learning_rate=factor, warmup=0.0)
+        )
         assert stepper.log_threshold_L is not None
         before_L, W_dec = stepper.log_threshold_L.detach().clone(), stepper.crosscoder.W_dec.detach().clone()
         stepper.step(reader.read(0).raw_BSD, logged=False)
@@ -134,7 +134,7 @@ def test_thresholds_learn_at_their_own_rate(activations: Path) -> None:
 
 
 def test_a_step_of_the_fused_optimiser_is_one_of_plain_adam(activations: Path) -> None:
-    stepper, reader = stepper_of(activations, settings_of(gradient_clip=None, warmup=0.0))
+    stepper, reader = stepper_of(activations, uneven_settings(gradient_clip=None, warmup=0.0))
     stepper.step(reader.read(0).raw_BSD, logged=False)
     plain = [parameter.detach().clone() for parameter in stepper.parameters]
     optimiser = torch.optim.Adam(plain, lr=stepper.learning_rate, betas=stepper.settings.betas, foreach=False)
@@ -149,7 +149,7 @@ def test_a_step_of_the_fused_optimiser_is_one_of_plain_adam(activations: Path) -
 
 
 def test_unit_decoder_is_of_norm_one_after_every_step(activations: Path) -> None:
-    stepper, reader = stepper_of(activations, settings_of(decoder="unit", nonlinearity="relu", k=None))
+    stepper, reader = stepper_of(activations, uneven_settings(decoder="unit", nonlinearity="relu", k=None))
     for batch in reader.batches():
         before_LSD = stepper.crosscoder.W_dec.detach().clone()
         stepper.step(batch.raw_BSD, logged=False)
@@ -163,7 +163,7 @@ def test_unit_decoder_is_of_norm_one_after_every_step(activations: Path) -> None
 
 
 def test_gradients_are_clipped_to_the_norm_asked_for(activations: Path) -> None:
-    free, clipped, tight = (stepper_of(activations, settings_of(gradient_clip=clip)) for clip in (None, 1e9, 1e-3))
+    free, clipped, tight = (stepper_of(activations, uneven_settings(gradient_clip=clip)) for clip in (None, 1e9, 1e-3))
     for stepper, reader in (free, clipped, tight):
         stepper.step(reader.read(0).raw_BSD, logged=False)
     moments = [stepper.optimiser.state[stepper.crosscoder.W_dec]["exp_avg"] for stepper, _ in (free, clipped, tight)]
@@ -174,8 +174,8 @@ def test_gradients_are_clipped_to_the_norm_asked_for(activations: Path) -> None:
 
 
 def test_tied_sites_start_from_one_draw_and_the_encoder_is_the_decoder_transposed(activations: Path) -> None:
-    tied, _ = stepper_of(activations, settings_of(decoder_norm=0.3))
-    independent, _ = stepper_of(activations, settings_of(decoder_norm=0.3, initialisation="independent"))
+    tied, _ = stepper_of(activations, uneven_settings(decoder_norm=0.3))
+    independent, _ = stepper_of(activations, uneven_settings(decoder_norm=0.3, initialisation="independent"))
     for stepper in (tied, independent):
         W_dec_LSD = stepper.crosscoder.W_dec
         assert torch.equal(stepper.crosscoder.W_enc, W_dec_LSD.permute(1, 2, 0))
@@ -185,7 +185,7 @@ def test_tied_sites_start_from_one_draw_and_the_encoder_is_the_decoder_transpose
 
 @pytest.mark.parametrize("recipe", [{}, JUMPRELU])
 def test_searched_decoder_norm_is_the_best_on_the_first_batch(recipe: dict[str, Any], activations: Path) -> None:
-    stepper, reader = stepper_of(activations, settings_of(decoder_norm="search", **recipe))
+    stepper, reader = stepper_of(activations, uneven_settings(decoder_norm="search", **recipe))
     x_BSD = stepper.crosscoder.scaled(reader.read(0).raw_BSD)
 
     def error() -> float:
@@ -218,7 +218,7 @@ def test_training_log_is_whole_and_does_not_depend_on_how_often_it_is_written(
     logs = {}
     for every in (4, 8):
         folder = tmp_path / str(every)
-        train_small(folder, settings_of(log_every=every, dead={"policy": "auxk", "after_rows": 256}), activations)
+        train_small(folder, uneven_settings(log_every=every, dead={"policy": "auxk", "after_rows": 256}), activations)
         logs[every] = pd.read_csv(folder / "run" / "training.csv")
         assert list(logs[every].columns) == COLUMNS
         assert logs[every]["step"].tolist() == [1, *range(every, 33, every)]
@@ -232,7 +232,7 @@ def test_training_log_is_whole_and_does_not_depend_on_how_often_it_is_written(
 
 
 def test_logged_fvu_is_one_for_the_mean_and_l0_counts_sites_under_gate_site(activations: Path) -> None:
-    stepper, reader = stepper_of(activations, settings_of(**JUMPRELU, gate="site"))
+    stepper, reader = stepper_of(activations, uneven_settings(**JUMPRELU, gate="site"))
     raw_BSD = torch.cat([batch.raw_BSD for batch in reader.batches()])
     expected = stepper.crosscoder.encode(raw_BSD).count_nonzero().item() / (len(raw_BSD) * 3)
     measured = stepper.step(raw_BSD, logged=True)
@@ -248,7 +248,7 @@ def test_logged_fvu_is_one_for_the_mean_and_l0_counts_sites_under_gate_site(acti
 
 def test_latents_silent_for_long_enough_are_called_dead(activations: Path) -> None:
     stepper, reader = stepper_of(
-        activations, settings_of(latents=64, dead={"policy": "auxk", "after_rows": 512, "k": 4})
+        activations, uneven_settings(latents=64, dead={"policy": "auxk", "after_rows": 512, "k": 4})
     )
     with torch.no_grad():
         stepper.crosscoder.W_enc[:, :, 7] = 0.0
@@ -274,14 +274,14 @@ def test_auxk_brings_dead_latents_back_to_use(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_sites_and_rows(activations: Path, tmp_path: Path) -> None:
-    settings = settings_of(learning_rate=1e30, log_every=1000, save_every=1000, warmup=0.0)
+    settings = uneven_settings(learning_rate=1e30, log_every=1000, save_every=1000, warmup=0.0)
     with pytest.raises(UserError, match=r"step 2 of 32: .* not finite at neox/step0/.*train-0000.\[.*learning_rate"):
         train_small(tmp_path, settings, activations)
     assert not (tmp_path / "run").exists()
 
 
 def test_nothing_changes_from_the_faulty_step_on_and_its_site_is_named(activations: Path) -> None:
-    stepper, reader = stepper_of(activations, settings_of())
+    stepper, reader = stepper_of(activations, uneven_settings())
     good, bad = reader.read(0).raw_BSD, reader.read(1).raw_BSD
     bad[5, 1, 3] = torch.inf
     stepper.step(good, logged=False)
@@ -300,7 +300,7 @@ def test_a_saved_run_says_of_raw_rows_what_training_said_of_scaled_ones(
     nonlinearity: str, gate: str, activations: Path, tmp_path: Path
 ) -> None:
     k = 3 if nonlinearity in ("topk", "batchtopk") else None
-    stepper, reader = stepper_of(activations, settings_of(nonlinearity=nonlinearity, gate=gate, k=k, center=True))
+    stepper, reader = stepper_of(activations, uneven_settings(nonlinearity=nonlinearity, gate=gate, k=k, center=True))
     for batch in itertools.islice(reader.batches(), 10):
         stepper.step(batch.raw_BSD, logged=False)
     raw_BSD = reader.read(11).raw_BSD
@@ -317,20 +317,20 @@ def test_a_saved_run_says_of_raw_rows_what_training_said_of_scaled_ones(
 
 def test_shards_with_other_rows_than_the_study_claims_are_refused(activations: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="2 shards hold 4096 rows, but the study counts 5000"):
-        train_small(tmp_path, run_settings(5000, SHARDS), activations)
+        train_small(tmp_path, run_settings(5000, UNEVEN_SHARDS), activations)
 
 
 @pytest.mark.parametrize(("penalty", "coefficient"), [("none", None), ("l1", 0.1)])
 def test_config_holds_k_and_the_coefficient_apart(
     activations: Path, tmp_path: Path, penalty: str, coefficient: float | None
 ) -> None:
-    train_small(tmp_path, settings_of(penalty=penalty, sparsity=coefficient), activations)
+    train_small(tmp_path, uneven_settings(penalty=penalty, sparsity=coefficient), activations)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["k"], config["coefficient"], config["sparsity"]) == (2, coefficient, 2.0)
 
 
 def test_config_says_what_was_trained_and_on_how_many_rows(activations: Path, tmp_path: Path) -> None:
-    train_small(tmp_path, settings_of(epochs=2, batch_size=1000), activations)
+    train_small(tmp_path, uneven_settings(epochs=2, batch_size=1000), activations)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert {key: config[key] for key in ("dictionary", "run", "sparsity", "seed", "tokens", "k", "study")} == {
         "dictionary": "crosscoder",

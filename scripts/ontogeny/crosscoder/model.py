@@ -99,7 +99,7 @@ class Crosscoder(nn.Module):
             scaled_BSD = torch.stack([f[:, s] @ self.W_dec[:, s] for s in range(len(self.sites))], dim=1) + self.b_dec
         else:
             scaled_BSD = self.reconstruct(f)
-        return scaled_BSD / self.scales[:, None] + self.centers
+        return self.unscaled(scaled_BSD)
 
     def forward(self, raw_BSD: Tensor) -> Tensor:
         """Reconstruct raw activations (shape: [B, S, D])."""
@@ -111,9 +111,13 @@ class Crosscoder(nn.Module):
         scales_S1 = self.scales[:, None]
         return torch.addcmul(-scales_S1 * self.centers, raw_BSD, scales_S1)
 
-    def pre_activations(self, x_BSD: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
+    def unscaled(self, x_BSD: Tensor) -> Tensor:
+        """Undo `scaled`: raw_s = x_s / a_s + c_s (shape: [B, S, D])."""
+        return x_BSD / self.scales[:, None] + self.centers
+
+    def pre_activations(self, x_BSD: Tensor) -> Tensor:
         """Compute h = sum_s W_enc[s]^T x_s + b_enc from scaled activations (shape: [B, L])."""
-        return product(x_BSD.flatten(1), self.W_enc_LSD.flatten(1).T, precision).add_(self.encoder_bias())
+        return (x_BSD.flatten(1) @ self.W_enc_LSD.flatten(1).T).add_(self.encoder_bias())
 
     def encoder_bias(self) -> Tensor:
         """Return b_enc, with what a bias that is subtracted before encoding comes to (shape: [L])."""

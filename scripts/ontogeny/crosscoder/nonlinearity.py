@@ -81,30 +81,15 @@ def topk(h_BL: Tensor, norms_L: Tensor, k: int) -> Tensor:
     return torch.where(largest(h_BL.detach() * norms_L.detach(), k), h_BL, 0.0)
 
 
-def batch_topk(h_BL: Tensor, norms_L: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Keep the k B largest h n of the batch, if they are above 0 (Bussmann et al. 2024).
-
-    Entries that tie for the last place are all kept: a batch and two copies of it give the same code.
-
-    Args:
-        h_BL: pre-activations (shape: [B, L]).
-        norms_L: decoder norms (shape: [L]).
-        k: latents kept in a row on average.
-
-    Returns:
-        f (shape: [B, L]), and the smallest h n kept (shape: [1]), 0 if everything above 0 was kept.
-    """
-    firing_BL, least = largest_of_batch(h_BL.detach() * norms_L.detach(), k)
-    return torch.where(firing_BL, h_BL, 0.0), least
-
-
 def largest(score_BL: Tensor, k: int) -> Tensor:
     """Mark the k largest scores of each row, of those above 0, and whatever ties for the last place (shape: [B, L])."""
-    return score_BL >= kth_largest(score_BL, k).clamp_min(_tiny(score_BL))
+    return not_below(score_BL, kth_largest(score_BL, k))
 
 
 def largest_of_batch(score_BL: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Mark the k B largest scores of the batch, of those above 0, and whatever ties for the last place.
+    """Mark the k B largest scores of the batch, of those above 0, for `batchtopk` (Bussmann et al. 2024).
+
+    Whatever ties for the last place is marked too: a batch and two copies of it give the same code.
 
     Returns:
         Marks (shape: [B, L]), and the smallest score marked (shape: [1]), 0 if everything above 0 was.
@@ -163,8 +148,12 @@ def threshold_gradient(
         Gradient for log t (shape: [L]). A latent without a decoder gets 0.
     """
     near_BL = (h_BL * norms_L - threshold_L).abs() < bandwidth / 2
-    per_unit_L = torch.where(norms_L > 0, threshold_L.square() / (bandwidth * norms_L), 0.0)
-    return -per_unit_L * torch.where(near_BL, gradient_BL, 0.0).sum(0)
+    return through_rectangle(torch.where(near_BL, gradient_BL, 0.0).sum(0), norms_L, threshold_L, bandwidth)
+
+
+def through_rectangle(near_L: Tensor, norms_L: Tensor, threshold_L: Tensor, bandwidth: float) -> Tensor:
+    """Carry a gradient for f, summed over the entries near the threshold, over to log t; the rest as above."""
+    return -torch.where(norms_L > 0, threshold_L.square() / (bandwidth * norms_L), 0.0) * near_L
 
 
 class _GateContext(Context, Protocol):

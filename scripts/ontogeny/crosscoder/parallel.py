@@ -10,7 +10,7 @@ With one process every function here gives back what it got, so that a plain run
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -104,7 +104,7 @@ class Ranks:
 
     def summed_over_sites(self, tensor: Tensor) -> Tensor:
         """Add what all site ranks have; each gets back the gradient of the sum, which all of them have whole."""
-        return tensor if self.site_ranks == 1 else _Summed.apply(tensor, self)  # type: ignore[no-untyped-call]
+        return tensor if self.site_ranks == 1 else _Reduced.apply(tensor, self.sum_over_sites)  # type: ignore[no-untyped-call]
 
     def shared_by_sites(self, tensor: Tensor) -> Tensor:
         """Give back what all site ranks have alike; its gradient is the sum of theirs."""
@@ -112,7 +112,7 @@ class Ranks:
 
     def averaged_over_data(self, tensor: Tensor) -> Tensor:
         """Average what all data ranks have; each gets back the gradient of the average, as gradients are averaged."""
-        return tensor if self.data_ranks == 1 else _Averaged.apply(tensor, self)  # type: ignore[no-untyped-call]
+        return tensor if self.data_ranks == 1 else _Reduced.apply(tensor, self.mean_over_data)  # type: ignore[no-untyped-call]
 
     def mean_over_data(self, tensor: Tensor) -> Tensor:
         """Average what all data ranks have, in place and with the same bits on all of them."""
@@ -240,13 +240,13 @@ class _RanksContext(Protocol):
     ranks: Ranks
 
 
-class _Summed(Function):
+class _Reduced(Function):
     @staticmethod
-    def forward(_ctx: _RanksContext, tensor: Tensor, ranks: Ranks) -> Tensor:
-        return ranks.sum_over_sites(tensor.clone())
+    def forward(_ctx: object, tensor: Tensor, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+        return reduce(tensor.clone())
 
     @staticmethod
-    def backward(_ctx: _RanksContext, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(_ctx: object, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0], None
 
 
@@ -259,13 +259,3 @@ class _Shared(Function):
     @staticmethod
     def backward(ctx: _RanksContext, *gradients: Tensor) -> tuple[Tensor, None]:
         return ctx.ranks.sum_over_sites(gradients[0].clone(memory_format=torch.contiguous_format)), None
-
-
-class _Averaged(Function):
-    @staticmethod
-    def forward(_ctx: _RanksContext, tensor: Tensor, ranks: Ranks) -> Tensor:
-        return ranks.mean_over_data(tensor.clone())
-
-    @staticmethod
-    def backward(_ctx: _RanksContext, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0], None

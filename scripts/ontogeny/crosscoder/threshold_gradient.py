@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ontogeny.crosscoder.active import Active, summed_by_latent
 from ontogeny.crosscoder.loss import activity_slope
-from ontogeny.crosscoder.nonlinearity import Gate
+from ontogeny.crosscoder.nonlinearity import Gate, through_rectangle
 from ontogeny.crosscoder.products import product_of_rounded, rounded
 from ontogeny.crosscoder.rule import Rule
 
@@ -54,8 +54,7 @@ def through_gate(
             near_L += _near(d_f_BL, h_BL[rows], norms_L, rule.gate).sum(0)
         if rule.penalised:
             near_L += _correction(h_BL, norms_L, share_L, at_zero_L, rule)
-        per_unit_L = torch.where(norms_L > 0, rule.gate.threshold_L.square() / (rule.gate.bandwidth * norms_L), 0.0)
-        d_log_threshold_L -= per_unit_L * near_L
+        d_log_threshold_L += through_rectangle(near_L, norms_L, rule.gate.threshold_L, rule.gate.bandwidth)
     return d_f_NG, rule.ranks.sum_over_sites(d_log_threshold_L) if rule.by_site else d_log_threshold_L
 
 

@@ -83,8 +83,7 @@ def decode(crosscoder: Crosscoder, f: Tensor) -> Tensor:
     row_N, latent_N = f.nonzero(as_tuple=True)
     starts = torch.searchsorted(row_N, torch.arange(len(f) + 1, device=f.device))
     scaled_BV = weighted_rows(crosscoder.W_dec.flatten(1), latent_N, starts, f[row_N, latent_N])
-    scaled_BSD = scaled_BV.view(len(f), *crosscoder.b_dec.shape) + crosscoder.b_dec
-    return scaled_BSD / crosscoder.scales[:, None] + crosscoder.centers
+    return crosscoder.unscaled(scaled_BV.view(len(f), *crosscoder.b_dec.shape) + crosscoder.b_dec)
 
 
 def _blocks(crosscoder: Crosscoder, activations: Path, shards: Sequence[str]) -> Iterator[Block]:
