@@ -3,82 +3,50 @@
 FEATURED, FEATURED_RUN = STUDY.featured_run()
 
 
-rule pareto:
-    input:
-        of_runs("<results>/metrics/{dictionary}/{run}/reconstruction.csv"),
-    output:
-        figure("pareto", "Sparsity and reconstruction"),
-    log:
-        "<logs>/figures/pareto.log",
-    conda:
-        "../envs/cpu.yaml"
-    params:
-        settings=settings("figures/pareto"),
-        style=settings("figures/style"),
-        out=subpath(output[0], strip_suffix=".pdf"),
-        code=code("figure.py", "ontogeny.figures.pareto"),
-    shell:
-        draw("pareto")
-
-
-rule reconstruction_figure:
-    input:
-        of_runs("<results>/metrics/{dictionary}/{run}/reconstruction.csv", FEATURED),
-        [
+# What each figure is drawn from, and where it stands in the report.
+RECONSTRUCTION = "<results>/metrics/{dictionary}/{run}/reconstruction.csv"
+FIGURES = {
+    "pareto": ("Sparsity and reconstruction", of_runs(RECONSTRUCTION)),
+    "reconstruction": (
+        "Reconstruction over training",
+        of_runs(RECONSTRUCTION, FEATURED)
+        + [
             file
             for run in STUDY.runs(FEATURED)
             for file in metrics_files(FEATURED, run)[1:]
         ],
-    output:
-        figure("reconstruction", "Reconstruction over training"),
-    log:
-        "<logs>/figures/reconstruction.log",
-    conda:
-        "../envs/cpu.yaml"
-    params:
-        settings=settings("figures/reconstruction"),
-        style=settings("figures/style"),
-        out=subpath(output[0], strip_suffix=".pdf"),
-        code=code("figure.py", "ontogeny.figures.reconstruction"),
-    shell:
-        draw("reconstruction")
+    ),
+    "decoder_norms": (
+        "Features over training",
+        [f"<results>/features/{FEATURED}/{FEATURED_RUN}/features.parquet"],
+    ),
+    "language_model": (
+        "Language model",
+        [f"{STUDY.root}/models/{model}/training.csv" for model in TRAINED]
+        + list(rules.tokenizer.output),
+    ),
+}
 
+for name in STUDY.figure_names():
 
-rule decoder_norms:
-    input:
-        f"<results>/features/{FEATURED}/{FEATURED_RUN}/features.parquet",
-    output:
-        figure("decoder_norms", "Features over training"),
-    log:
-        "<logs>/figures/decoder_norms.log",
-    conda:
-        "../envs/cpu.yaml"
-    params:
-        settings=settings("figures/decoder_norms"),
-        style=settings("figures/style"),
-        out=subpath(output[0], strip_suffix=".pdf"),
-        code=code("figure.py", "ontogeny.figures.decoder_norms"),
-    shell:
-        draw("decoder_norms")
-
-
-rule language_model_figure:
-    input:
-        [f"<results>/models/{model}/training.csv" for model in TRAINED],
-        rules.tokenizer.output,
-    output:
-        figure("language_model", "Language model"),
-    log:
-        "<logs>/figures/language_model.log",
-    conda:
-        "../envs/cpu.yaml"
-    params:
-        settings=settings("figures/language_model"),
-        style=settings("figures/style"),
-        out=subpath(output[0], strip_suffix=".pdf"),
-        code=code("figure.py", "ontogeny.figures.language_model"),
-    shell:
-        draw("language_model")
+    rule:
+        name:
+            f"{name}_figure"
+        input:
+            FIGURES[name][1],
+        output:
+            figure(name, FIGURES[name][0]),
+        log:
+            f"<logs>/figures/{name}.log",
+        conda:
+            "../envs/cpu.yaml"
+        params:
+            settings=settings(f"figures/{name}"),
+            style=settings("figures/style"),
+            out=subpath(output[0], strip_suffix=".pdf"),
+            code=code("figure.py", f"ontogeny.figures.{name}"),
+        shell:
+            draw(name)
 
 
 rule gallery:
