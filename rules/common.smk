@@ -207,15 +207,6 @@ def figure(name, category):
     return [f"{stem}.pdf", picture, f"{stem}.csv"]
 
 
-def draw(name):
-    """Command of a figure's rule."""
-    return (
-        command("figure.py")
-        + f" --log {{log}} --figure {name} --settings {{params.settings:q}}"
-        " --style {params.style:q} --tables {input} --out {params.out}"
-    )
-
-
 wildcard_constraints:
     split="train|heldout",
     step=r"\d+",

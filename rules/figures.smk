@@ -41,12 +41,15 @@ for name in STUDY.figure_names():
         conda:
             "../envs/cpu.yaml"
         params:
+            figure=name,
             settings=settings(f"figures/{name}"),
             style=settings("figures/style"),
             out=subpath(output[0], strip_suffix=".pdf"),
             code=code("figure.py", f"ontogeny.figures.{name}"),
         shell:
-            draw(name)
+            command("figure.py")
+            + " --log {log} --figure {params.figure} --settings {params.settings:q}"
+            " --style {params.style:q} --tables {input} --out {params.out}"
 
 
 rule gallery:
