@@ -13,8 +13,11 @@ os.environ.update(
     PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
 )
 
+from snakemake.cli import get_argument_parser
+
 from ontogeny.code_hash import code_hash
 from ontogeny.config.activations import HarvestSettings
+from ontogeny.config.database import EMBEDDED
 from ontogeny.config.inputs import model_files
 from ontogeny.config.load import check_keys_are_unique, load_study
 from ontogeny.config.study import SPLITS
@@ -81,10 +84,10 @@ def command(script):
 
 def launched(script):
     """Begin the command of a rule that several processes may share, as many as its resources say."""
-    launcher = f"python {os.path.relpath(SCRIPTS / 'launch.py')} --processes {{resources.processes}}"
-    return (
-        f"{launcher} --data-ranks {{resources.data_ranks}} --sites {{params.sites}} -- "
-        + command(script).removeprefix("python ")
+    return f"python {os.path.relpath(SCRIPTS / 'launch.py')} --nodes {{resources.nodes}} --threads {{threads}}" " --processes {resources.processes} --data-ranks {resources.data_ranks} --sites {params.sites} -- " + command(
+        script
+    ).removeprefix(
+        "python "
     )
 
 
@@ -96,6 +99,30 @@ def code(script, *modules):
 def numbered(rule, number):
     """Name one of several rules of a kind; the first bears the plain name, which profiles know."""
     return f"{rule}_{number + 1}" if number else rule
+
+
+def keep_profile():
+    """Let --set-resources, --set-threads and a study's own profile change what they name, and nothing else.
+
+    Snakemake alone would drop all that a profile sets under a key that is also on the command line, such as the
+    partitions of all rules as soon as one rule gets more memory.
+    """
+    given, _ = get_argument_parser().parse_known_args()
+    chosen = workflow.resource_settings
+    for profile in [given.workflow_profile, *reversed(given.profile or [])]:
+        if profile in (None, "none"):
+            continue
+        behind, _ = get_argument_parser(profiles=[profile]).parse_known_args([])
+        chosen.overwrite_threads = {**behind.set_threads, **chosen.overwrite_threads}
+        for name, resources in behind.set_resources.items():
+            resources.update(chosen.overwrite_resources.get(name, {}))
+        chosen.overwrite_resources = {
+            **chosen.overwrite_resources,
+            **behind.set_resources,
+        }
+        if behind.default_resources:
+            behind.default_resources.update(chosen.default_resources or {})
+            chosen.default_resources = behind.default_resources
 
 
 def same_machine(kind, count):
@@ -221,6 +248,7 @@ FETCHED = [
     name for name, model in STUDY.models.items() if model.source in ("local", "hub")
 ]
 
+keep_profile()
 # Here, since Snakemake reads what a profile sets as soon as it meets a rule.
 same_machine("language_model", len(TRAINED))
 same_machine("activations", len(STUDY.hook_groups()))

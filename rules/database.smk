@@ -11,6 +11,8 @@ rule database:
         "<results>/database/{dictionary}/{run}.json",
     log:
         "<logs>/database/{dictionary}/{run}.log",
+    # The embedded server is reached on the machine that started it alone.
+    localrule: STUDY.database.uri == EMBEDDED
     conda:
         "../envs/database.yaml"
     params:

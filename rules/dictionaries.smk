@@ -16,7 +16,8 @@ rule dictionary:
         "../envs/gpu.yaml"
     threads: lambda wildcards: min(len(STUDY.sites(wildcards.dictionary)), 8)
     resources:
-        # Processes that share a run and its threads: the sites are divided among them, and rows among data_ranks.
+        # Processes on all nodes that share a run: the sites are divided among them, and rows among data_ranks.
+        nodes=1,
         processes=1,
         data_ranks=1,
     params:

@@ -24,7 +24,7 @@ rule reconstruction:
         " --activations {params.activations} --shards {params.shards} --out {output}"
 
 
-rule nll:
+rule losses:
     input:
         dictionary="<results>/dictionaries/{dictionary}/{run}/crosscoder.safetensors",
         checkpoints=lambda wildcards: checkpoint_files(
@@ -33,11 +33,12 @@ rule nll:
         statistics=lambda wildcards: statistics_files(STUDY.sites(wildcards.dictionary)),
         tokens="<results>/tokens/heldout.h5",
     output:
-        "<results>/metrics/{dictionary}/{run}/nll-{model}.csv",
+        "<results>/metrics/{dictionary}/{run}/losses-{model}/part-{part}.csv",
     log:
-        "<logs>/nll/{dictionary}/{run}-{model}.log",
+        "<logs>/losses/{dictionary}/{run}-{model}/part-{part}.log",
     wildcard_constraints:
         model=one_of([model for model in STUDY.models if model not in PLANTED]),
+        part=r"\d+",
     conda:
         "../envs/gpu.yaml"
     params:
@@ -46,12 +47,36 @@ rule nll:
         dictionary=subpath(input.dictionary, parent=True),
         activations=folder("activations"),
         first="--keep-first-position" if STUDY.activations.keep_first_position else "",
+        code=code("losses.py"),
+    shell:
+        command("losses.py")
+        + " --log {log} --threads {threads} --settings {params.settings:q} --part {wildcards.part} {params.first}"
+        " --dictionary {params.dictionary} --model {wildcards.model} --models {params.models}"
+        " --tokens {input.tokens} --activations {params.activations} --out {output}"
+
+
+rule nll:
+    input:
+        dictionary="<results>/dictionaries/{dictionary}/{run}/crosscoder.safetensors",
+        losses=expand(
+            "<results>/metrics/{{dictionary}}/{{run}}/losses-{{model}}/part-{part}.csv",
+            part=range(STUDY.evaluation.nll.parts),
+        ),
+    output:
+        "<results>/metrics/{dictionary}/{run}/nll-{model}.csv",
+    log:
+        "<logs>/nll/{dictionary}/{run}-{model}.log",
+    wildcard_constraints:
+        model=one_of([model for model in STUDY.models if model not in PLANTED]),
+    localrule: True
+    conda:
+        "../envs/gpu.yaml"
+    params:
+        dictionary=subpath(input.dictionary, parent=True),
         code=code("nll.py"),
     shell:
         command("nll.py")
-        + " --log {log} --threads {threads} --settings {params.settings:q} {params.first}"
-        " --dictionary {params.dictionary} --model {wildcards.model} --models {params.models}"
-        " --tokens {input.tokens} --activations {params.activations} --out {output}"
+        + " --log {log} --dictionary {params.dictionary} --losses {input.losses} --out {output}"
 
 
 rule features:

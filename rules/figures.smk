@@ -38,6 +38,7 @@ for name in STUDY.figure_names():
             figure(name, FIGURES[name][0]),
         log:
             f"<logs>/figures/{name}.log",
+        localrule: True
         conda:
             "../envs/cpu.yaml"
         params:
@@ -63,6 +64,7 @@ rule gallery:
         "<results>/figures/index.html",
     log:
         "<logs>/figures/gallery.log",
+    localrule: True
     conda:
         "../envs/cpu.yaml"
     params:

@@ -61,6 +61,7 @@ rule truth:
         "<logs>/truth/{model}.log",
     wildcard_constraints:
         model=one_of(PLANTED),
+    localrule: True
     conda:
         "../envs/gpu.yaml"
     params:
@@ -79,6 +80,7 @@ rule directions:
     wildcard_constraints:
         model=one_of(PLANTED),
         hook=r"[^/]+",
+    localrule: True
     conda:
         "../envs/gpu.yaml"
     params:

@@ -1,57 +1,128 @@
-"""Start the training of a run: as one plain process, or as several by torchrun if its work can be divided.
+"""Start the training of a run: as one plain process, or as several by torchrun, on one node or on those of a SLURM job.
 
     python scripts/launch.py --processes 2 -- scripts/dictionary.py --settings ...
+    python scripts/launch.py --nodes 2 --processes 16 --threads 8 -- scripts/dictionary.py --settings ...
 
 The command takes the place of this one, so that signals reach it.
 """
 
 import os
+import socket
 import sys
 from argparse import ArgumentParser
+from typing import NamedTuple
 
 SECONDS_TO_SAVE = 240
 """How long torchrun waits, after it has passed SIGTERM on, before it kills: a little less than the five minutes that
 the SLURM profile leaves a run to save its state."""
 
+PORTS = range(20000, 32000)
+"""Where the nodes of a job meet: below the ports that Linux hands out by itself."""
 
-def launch_command(command: list[str], processes: int, data_ranks: int, sites: int | None) -> list[str]:
-    """Say what is to be run.
+
+class Grid(NamedTuple):
+    """Processes of a run."""
+
+    nodes: int
+    """Machines."""
+    per_node: int
+    """Processes on each of them."""
+
+
+class Meeting(NamedTuple):
+    """Where the nodes of a job find each other."""
+
+    job: str
+    """Number of the SLURM job."""
+    host: str
+    """Its first node."""
+    port: int
+    """A port that is free there."""
+
+
+def grid(nodes: int, processes: int, data_ranks: int, sites: int | None) -> Grid:
+    """Divide the work: no more processes than sites can be divided among, equally many on every node.
 
     Args:
-        command: a script and its options.
+        nodes: machines at hand.
         processes: most processes to start; a multiple of `data_ranks`.
         data_ranks: processes that divide the rows of a batch.
         sites: number of sites, above which nothing is left to divide; None if it is not known.
     """
     site_ranks = processes // data_ranks if sites is None else min(processes // data_ranks, sites)
+    for fewer in range(site_ranks, 0, -1):
+        if fewer * data_ranks % nodes == 0:
+            return Grid(nodes, fewer * data_ranks // nodes)
+    return Grid(1, site_ranks * data_ranks)
+
+
+def launch_command(
+    command: list[str], place: Grid, data_ranks: int = 1, threads: int = 1, meeting: Meeting | None = None
+) -> list[str]:
+    """Say what is to be run.
+
+    Args:
+        command: a script and its options.
+        place: the processes.
+        data_ranks: processes that divide the rows of a batch.
+        threads: CPUs of a node.
+        meeting: where nodes meet if there are several.
+    """
     if data_ranks > 1:
         command = [*command, "--data-ranks", str(data_ranks)]
-    if site_ranks * data_ranks == 1:
+    if place == (1, 1):
         return [sys.executable, *command]
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--shutdown-timeout",
-        str(SECONDS_TO_SAVE),
-    ]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--shutdown-timeout", str(SECONDS_TO_SAVE)]
     # Without the --, torchrun takes --log for a short form of its own options.
-    return [*torchrun, "--nproc-per-node", str(site_ranks * data_ranks), "--", *command]
+    workers = ["--nproc-per-node", str(place.per_node), "--", *command]
+    if meeting is None:
+        return [*torchrun, "--standalone", *workers]
+    nodes = str(place.nodes)
+    # What sbatch was told of tasks and CPUs is not in the environment of a rule, so it is said again.
+    srun = ["srun", "--nodes", nodes, "--ntasks", nodes, "--cpus-per-task", str(threads), "--kill-on-bad-exit=1"]
+    met = ["--rdzv-backend", "c10d", "--rdzv-id", meeting.job, "--rdzv-endpoint", f"{meeting.host}:{meeting.port}"]
+    return [*srun, *torchrun, "--nnodes", nodes, *met, *workers]
+
+
+def meeting_of(job: str) -> Meeting:
+    """Let the nodes of a SLURM job meet here, on its first node, which runs this; each job begins at its own port."""
+    first = int(job) % len(PORTS)
+    for port in [*PORTS[first:], *PORTS[:first]]:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return Meeting(job, socket.gethostname(), port)
+    raise SystemExit(f"error: no port from {PORTS.start} to {PORTS.stop - 1} is free on {socket.gethostname()}")
 
 
 if __name__ == "__main__":
     parser = ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--processes", type=int, default=1, help="most processes to start (default: 1)")
+    parser.add_argument("--nodes", type=int, default=1, help="nodes of the SLURM job to use (default: 1)")
+    parser.add_argument("--processes", type=int, default=1, help="most processes on all nodes (default: 1)")
     parser.add_argument(
         "--data-ranks", type=int, default=1, help="processes that divide the rows of a batch (default: 1)"
     )
     parser.add_argument("--sites", type=int, help="number of sites; no more processes than that divide them")
+    parser.add_argument("--threads", type=int, default=1, help="CPUs of a node (default: 1)")
     parser.add_argument("command", nargs="+", help="the script and its options, after --")
     arguments = parser.parse_args()
-    if min(arguments.processes, arguments.data_ranks) < 1 or arguments.processes % arguments.data_ranks:
-        parser.error(f"--data-ranks {arguments.data_ranks} does not divide --processes {arguments.processes}")
+    nodes, processes, data_ranks = arguments.nodes, arguments.processes, arguments.data_ranks
+    if min(nodes, processes, data_ranks, arguments.threads) < 1 or processes % data_ranks or processes % nodes:
+        raise SystemExit(
+            f"error: --nodes {nodes} and --data-ranks {data_ranks} must divide --processes {processes}, "
+            "and all of them and --threads be above 0"
+        )
+    place = grid(nodes, processes, data_ranks, arguments.sites)
+    job = os.environ.get("SLURM_JOB_ID")
+    if place.nodes > 1 and not job:
+        raise SystemExit(
+            f"error: --nodes {nodes}: there is no SLURM job (SLURM_JOB_ID is not set); start it with sbatch, "
+            "or with torchrun on every node by hand"
+        )
     # Each process sets its own number of threads; without this, torchrun warns that it sets one.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    launched = launch_command(arguments.command, arguments.processes, arguments.data_ranks, arguments.sites)
-    os.execv(launched[0], launched)  # noqa: S606
+    meeting = meeting_of(job) if job and place.nodes > 1 else None
+    launched = launch_command(arguments.command, place, data_ranks, arguments.threads, meeting)
+    os.execvp(launched[0], launched)  # noqa: S606

@@ -1,37 +1,20 @@
-"""Measure what a dictionary costs a language model: next-token loss with reconstructions for activations."""
+"""Join sums of losses to what a dictionary costs a language model: next-token loss, and the share recovered."""
 
 from argparse import Namespace
 from pathlib import Path
 
-from ontogeny.command import command, run, settings
-from ontogeny.config.evaluation import NllSettings
-from ontogeny.evaluation.nll import write_nll
+from ontogeny.command import command, run
+from ontogeny.evaluation.losses import write_nll
 
 
 def main(arguments: Namespace) -> dict[str, float]:
     """Write one table of metrics."""
-    return write_nll(
-        arguments.dictionary,
-        arguments.model,
-        arguments.models,
-        arguments.tokens,
-        arguments.activations,
-        arguments.settings,
-        arguments.keep_first_position,
-        arguments.out,
-    )
+    return write_nll(arguments.dictionary, arguments.losses, arguments.out)
 
 
 if __name__ == "__main__":
     parser = command(__doc__)
-    parser.add_argument("--settings", type=settings(NllSettings), required=True, help="evaluation.nll as JSON")
     parser.add_argument("--dictionary", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--model", required=True, help="model that is measured, one of the dictionary's sites")
-    parser.add_argument("--models", type=Path, required=True, help="folder of all checkpoints")
-    parser.add_argument("--tokens", type=Path, required=True, help="contexts of the heldout split")
-    parser.add_argument(
-        "--keep-first-position", action="store_true", help="the dictionary was trained on position 0 of contexts too"
-    )
-    parser.add_argument("--activations", type=Path, required=True, help="folder of all sites, for their means")
+    parser.add_argument("--losses", type=Path, nargs="+", required=True, metavar="TABLE", help="sums, part by part")
     parser.add_argument("--out", type=Path, required=True, help="table to write, nll-<model>.csv")
     run(parser, main)

@@ -11,7 +11,8 @@ from ontogeny.database.documents import RunName
 from ontogeny.database.ingest import write_receipt
 from ontogeny.database.reading import feature_samples, features, visible_run
 from ontogeny.evaluation.features import write_features
-from ontogeny.evaluation.nll import write_nll
+from ontogeny.evaluation.losses import write_nll
+from ontogeny.evaluation.nll import write_losses
 from ontogeny.evaluation.reconstruction import write_reconstruction
 
 D_MODEL = 8
@@ -29,10 +30,11 @@ def test_what_the_evaluation_writes_is_found_in_the_database(tmp_path: Path) -> 
         tmp_path / "tokenizer/tokenizer.json", tmp_path / "features", None,
     )  # fmt: skip
     write_reconstruction(dictionary, activations, shards, metrics / "reconstruction.csv")
-    write_nll(
-        dictionary, "neox", tmp_path / "models", tokens, activations, NllSettings(tokens=48), False,
-        metrics / "nll-neox.csv",
+    write_losses(
+        dictionary, "neox", tmp_path / "models", tokens, activations, NllSettings(tokens=48), 0, False,
+        tmp_path / "sums.csv",
     )  # fmt: skip
+    write_nll(dictionary, [tmp_path / "sums.csv"], metrics / "nll-neox.csv")
     settings, home = DatabaseSettings(), tmp_path / "server"
     write_receipt(settings, home, tmp_path / "features", metrics, dictionary, tmp_path / "receipt.json", None)
     with connect(settings, home) as database:

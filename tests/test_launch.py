@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from crosscoder_runs import planted, run_settings, write_activations
 
-from launch import launch_command
+from launch import PORTS, Grid, Meeting, grid, launch_command, meeting_of
 from ontogeny.config.dictionaries import RunSettings
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -22,18 +23,64 @@ SECONDS = 60
 
 
 def test_one_process_is_started_plainly_where_one_is_enough() -> None:
-    plain = [sys.executable, "x.py", "--a", "1"]
-    assert launch_command(["x.py", "--a", "1"], processes=1, data_ranks=1, sites=None) == plain
-    assert launch_command(["x.py", "--a", "1"], processes=8, data_ranks=1, sites=1) == plain
+    assert launch_command(["x.py", "--a", "1"], grid(1, 1, 1, None)) == [sys.executable, "x.py", "--a", "1"]
+    assert grid(1, 8, 1, 1) == grid(4, 8, 1, 1) == (1, 1)
 
 
 @pytest.mark.parametrize(
-    ("processes", "data_ranks", "sites", "started"), [(4, 1, None, 4), (4, 1, 3, 3), (4, 2, 1, 2), (8, 2, 12, 8)]
+    ("nodes", "processes", "data_ranks", "sites", "place"),
+    [
+        (1, 4, 1, None, (1, 4)),
+        (1, 4, 1, 3, (1, 3)),
+        (1, 4, 2, 1, (1, 2)),
+        (1, 8, 2, 12, (1, 8)),
+        (2, 16, 1, 32, (2, 8)),
+        (2, 16, 1, 12, (2, 6)),
+        (2, 8, 1, 5, (2, 2)),
+        (2, 8, 2, 1, (2, 1)),
+        (4, 4, 1, 3, (1, 3)),
+    ],
 )
-def test_no_more_processes_than_sites_are_started(processes: int, data_ranks: int, sites: int, started: int) -> None:
-    words = launch_command(["x.py"], processes, data_ranks, sites)
-    assert words[words.index("--nproc-per-node") + 1] == str(started)
-    assert ("--data-ranks" in words) == (data_ranks > 1)
+def test_no_more_processes_than_sites_are_started_and_as_many_on_each_node(
+    nodes: int, processes: int, data_ranks: int, sites: int | None, place: tuple[int, int]
+) -> None:
+    assert grid(nodes, processes, data_ranks, sites) == place
+
+
+def test_one_torchrun_a_node_meets_on_the_first_one() -> None:
+    meeting = Meeting("4711", "host", 24711)
+    words = launch_command(["x.py", "--log", "l"], Grid(2, 8), data_ranks=2, threads=16, meeting=meeting)
+    line = " ".join(words)
+    assert line.startswith("srun --nodes 2 --ntasks 2 --cpus-per-task 16 --kill-on-bad-exit=1 ")
+    assert "--nnodes 2 --rdzv-backend c10d --rdzv-id 4711 --rdzv-endpoint host:24711 --nproc-per-node 8 --" in line
+    assert line.endswith("-- x.py --log l --data-ranks 2")
+    assert "--standalone" in launch_command(["x.py"], Grid(1, 2))
+
+
+def test_jobs_on_one_host_never_share_a_port() -> None:
+    number = 20 * len(PORTS)
+    first = meeting_of(str(number))
+    assert first.port in PORTS
+    with socket.create_server(("", first.port)):
+        assert meeting_of(str(number)).port == first.port + 1
+        assert meeting_of(str(number + len(PORTS))).port == first.port + 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--nodes", "2", "--processes", "2"), "--nodes 2: there is no SLURM job (SLURM_JOB_ID is not set)"),
+        (("--nodes", "2", "--processes", "3"), "--nodes 2 and --data-ranks 1 must divide --processes 3"),
+        (("--data-ranks", "3", "--processes", "4"), "--nodes 1 and --data-ranks 3 must divide --processes 4"),
+    ],
+)
+def test_what_cannot_be_started_is_one_line(options: tuple[str, ...], said: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"}
+    words = [sys.executable, SCRIPTS / "launch.py", *options, "--", "x.py"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {said}")
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.fixture(scope="module")

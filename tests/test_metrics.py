@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ontogeny.errors import UserError
-from ontogeny.evaluation.losses import LossSums, recovered
+from ontogeny.evaluation.losses import VARIANTS, LossSums, recovered, site_losses_of
 from ontogeny.evaluation.metrics import ActivityCounts, ReconstructionSums
 from ontogeny.evaluation.tables import COLUMNS, Measurement, RunIdentity, metrics_table, read_identity
 from ontogeny.files import write_csv
@@ -126,8 +126,8 @@ def test_losses_are_means_over_tokens_and_not_over_batches() -> None:
     for variant, parts in batches.items():
         for part in parts:
             sums.add(EARLY, variant, torch.tensor(part))
-    sums.tokens = 4
-    values = {row.metric: row.value for row in sums.measurements(EARLY)}
+    sums.tokens = [3, 1]
+    values = {row.metric: row.value for row in site_losses_of(EARLY, sums.table())}
     assert values == {
         "nll_clean": 3.0,
         "nll_reconstructed": 3.5,
@@ -140,10 +140,11 @@ def test_losses_are_means_over_tokens_and_not_over_batches() -> None:
 
 def test_small_losses_are_not_lost_in_a_long_sum() -> None:
     sums = LossSums([EARLY])
-    for _ in range(100):
-        sums.add(EARLY, "clean", torch.full((4096,), 0.1))
-    sums.tokens = 409600
-    assert sums.measurements(EARLY)[0].value == pytest.approx(float(np.float32(0.1)), rel=1e-12)
+    for variant in VARIANTS:
+        for _ in range(100):
+            sums.add(EARLY, variant, torch.full((4096,), 0.1))
+    sums.tokens = [4096] * 100
+    assert site_losses_of(EARLY, sums.table())[0].value == pytest.approx(float(np.float32(0.1)), rel=1e-12)
 
 
 def test_the_table_is_tidy_and_sorted_by_step(tmp_path: Path) -> None:

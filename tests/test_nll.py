@@ -28,7 +28,8 @@ from ontogeny.activations.statistics import read_statistics
 from ontogeny.config.evaluation import NllSettings
 from ontogeny.crosscoder.model import Crosscoder
 from ontogeny.errors import UserError
-from ontogeny.evaluation.nll import spaced_contexts, write_nll
+from ontogeny.evaluation.losses import write_nll
+from ontogeny.evaluation.nll import spaced_contexts, write_losses
 from ontogeny.evaluation.tables import COLUMNS
 from ontogeny.language_model.bridge import load_model
 from ontogeny.sites import Site
@@ -59,13 +60,17 @@ def measured(
     batch: int = 4,
     keep_first: bool = False,
     model: str = "neox",
+    parts: int = 1,
 ) -> pd.DataFrame:
-    file = out / f"nll-{model}.csv"
-    settings = NllSettings(tokens=tokens, batch_contexts=batch)
-    write_nll(
-        save(out, crosscoder), model, study / "models", study / "tokens/heldout.h5", study / "activations",
-        settings, keep_first, file,
-    )  # fmt: skip
+    file, dictionary = out / f"nll-{model}.csv", save(out, crosscoder)
+    settings = NllSettings(tokens=tokens, batch_contexts=batch, parts=parts)
+    sums = [out / f"part-{part}.csv" for part in range(parts)]
+    for part in range(parts):
+        write_losses(
+            dictionary, model, study / "models", study / "tokens/heldout.h5", study / "activations",
+            settings, part, keep_first, sums[part],
+        )  # fmt: skip
+    write_nll(dictionary, sums, file)
     return pd.read_csv(file)
 
 
@@ -181,6 +186,26 @@ def test_batches_change_nothing(study: Path, tmp_path: Path, batch: int) -> None
         assert values(table, metric) == pytest.approx(values(expected, metric), rel=1e-6, abs=1e-6)
 
 
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_parts_give_the_same_bytes(study: Path, tmp_path: Path, parts: int) -> None:
+    """Nine contexts are five batches of two, so of seven parts some are empty."""
+    crosscoder = random_crosscoder(D_MODEL, "topk")
+    measured(study, crosscoder, tmp_path / "whole", batch=2)
+    measured(study, crosscoder, tmp_path / "parts", batch=2, parts=parts)
+    assert (tmp_path / "parts/nll-neox.csv").read_bytes() == (tmp_path / "whole/nll-neox.csv").read_bytes()
+
+
+def test_a_damaged_part_is_one_line(tmp_path: Path) -> None:
+    dictionary = save(tmp_path, random_crosscoder(D_MODEL, "topk"))
+    part = tmp_path / "part-0.csv"
+    with pytest.raises(UserError, match=r"part-0.csv: no such file; run the rule 'losses'"):
+        write_nll(dictionary, [part], tmp_path / "nll.csv")
+    part.write_text("model,step\n")
+    with pytest.raises(UserError, match=r"part-0.csv: columns are model, step; expected model, step, hook, variant"):
+        write_nll(dictionary, [part], tmp_path / "nll.csv")
+    assert not (tmp_path / "nll.csv").exists()
+
+
 def test_models_that_do_not_fit_together_give_the_same(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,11 +284,14 @@ def test_the_command_writes_the_same_bytes(study: Path, tmp_path: Path) -> None:
     assert tuple(table.columns) == COLUMNS
     assert set(table.metric) == METRICS
     assert len(table) == 2 * 6
+    dictionary, sums = tmp_path / "dictionaries/crosscoder/run", tmp_path / "sums.csv"
     made = script(
-        "nll.py", "--settings", json.dumps({"tokens": 60, "batch_contexts": 4}), "--model", "neox",
-        "--dictionary", tmp_path / "dictionaries/crosscoder/run", "--models", study / "models",
-        "--tokens", study / "tokens/heldout.h5", "--activations", study / "activations", "--out", tmp_path / "again.csv",
+        "losses.py", "--settings", json.dumps({"tokens": 60, "batch_contexts": 4}), "--model", "neox",
+        "--dictionary", dictionary, "--models", study / "models",
+        "--tokens", study / "tokens/heldout.h5", "--activations", study / "activations", "--out", sums,
     )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    made = script("nll.py", "--dictionary", dictionary, "--losses", sums, "--out", tmp_path / "again.csv")
     assert made.returncode == 0, made.stderr
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "nll-neox.csv").read_bytes()
 

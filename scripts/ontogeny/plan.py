@@ -177,9 +177,9 @@ def _losses(study: Study, shapes: dict[str, Shape]) -> list[Cost]:
     for name in study.dictionaries:
         runs = len(study.runs(name))
         sites = [site for site in study.sites(name) if not isinstance(study.models[site.model], PlantedModel)]
-        jobs += runs * len({site.model for site in sites})
+        jobs += runs * len({site.model for site in sites}) * study.evaluation.nll.parts
         flop += runs * sum(4 * tokens * shapes[site.model].forward_flop() for site in sites if site.model in shapes)
-    return [Cost("nll", jobs, tokens, 0.0, flop)] if jobs else []
+    return [Cost("losses", jobs, tokens, 0.0, flop)] if jobs else []
 
 
 def _features(study: Study) -> Cost:

@@ -12,14 +12,22 @@ from .conftest import Workspace
 
 AFTER_CORPUS = {
     "tokenizer": 1, "tokens": 2, "language_model": 1, "rows": 3, "activations": 12, "statistics": 4, "dictionary": 3,
-    "reconstruction": 3, "nll": 3, "features": 3, "database": 3, "pareto_figure": 1, "reconstruction_figure": 1,
+    "reconstruction": 3, "losses": 3, "nll": 3, "features": 3, "database": 3, "pareto_figure": 1, "reconstruction_figure": 1,
     "decoder_norms_figure": 1, "language_model_figure": 1, "gallery": 1,
 }  # fmt: skip
 CROSSCODER_RUNS = {
-    "dictionary": 2, "reconstruction": 2, "nll": 2, "features": 2, "database": 2, "pareto_figure": 1,
+    "dictionary": 2, "reconstruction": 2, "losses": 2, "nll": 2, "features": 2, "database": 2, "pareto_figure": 1,
     "reconstruction_figure": 1, "decoder_norms_figure": 1, "gallery": 1,
 }  # fmt: skip
-ALL_RUNS = {**CROSSCODER_RUNS, "dictionary": 3, "reconstruction": 3, "nll": 3, "features": 3, "database": 3}
+ALL_RUNS = {
+    **CROSSCODER_RUNS,
+    "dictionary": 3,
+    "reconstruction": 3,
+    "losses": 3,
+    "nll": 3,
+    "features": 3,
+    "database": 3,
+}
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +83,12 @@ def test_finished_study_has_nothing_to_do(finished: Workspace) -> None:
     [
         (("figures", "decoder_norms", "colormap"), "viridis", {"decoder_norms_figure": 1, "gallery": 1}),
         (("figures", "pareto", "height"), 50.0, {"pareto_figure": 1, "gallery": 1}),
-        (("evaluation", "nll", "tokens"), 1024, {"nll": 3, "reconstruction_figure": 1, "database": 3, "gallery": 1}),
+        (("evaluation", "nll", "tokens"), 1024, {"losses": 3, "nll": 3, "reconstruction_figure": 1, "database": 3, "gallery": 1}),
         (("database", "uri"), "mongodb://localhost:27017", {"database": 3}),
         (
             ("dictionaries", "crosscoder", "k"),
             [4, 8, 16],
-            {"dictionary": 1, "reconstruction": 1, "nll": 1, "features": 1, "database": 1, "pareto_figure": 1,
+            {"dictionary": 1, "reconstruction": 1, "losses": 1, "nll": 1, "features": 1, "database": 1, "pareto_figure": 1,
              "reconstruction_figure": 1, "gallery": 1},
         ),
         (("dictionaries", "crosscoder", "learning_rate"), 1e-3, CROSSCODER_RUNS),

@@ -14,6 +14,8 @@ class NllSettings(Settings):
     """Heldout positions read, BOS included, rounded up to whole contexts; fewer where the split is smaller."""
     batch_contexts: Count = 32
     """Contexts in one forward pass."""
+    parts: Count = 1
+    """Jobs that divide the contexts of a run, for large models on several nodes; it changes no number."""
 
 
 class FeatureSettings(Settings):

@@ -18,7 +18,6 @@ from ontogeny.errors import UserError
 from ontogeny.evaluation.checkpoints import Checkpoints
 from ontogeny.evaluation.encoding import load_dictionary, reconstruct
 from ontogeny.evaluation.losses import LossSums
-from ontogeny.evaluation.tables import metrics_table, read_identity
 from ontogeny.files import write_csv
 from ontogeny.language_model.bridge import hooked_activations, token_losses
 from ontogeny.sites import Site
@@ -43,17 +42,20 @@ class Contexts(NamedTuple):
         return [Contexts(*parts) for parts in zip(*(torch.split(part, size) for part in self), strict=True)]
 
 
-def write_nll(
+def write_losses(
     dictionary: Path,
     model: str,
     models: Path,
     tokens: Path,
     activations: Path,
     settings: NllSettings,
+    part: int,
     keep_first_position: bool,
     out: Path,
 ) -> dict[str, float]:
-    """Measure what a run costs one of its models, at every site of that model, and write it as a tidy table.
+    """Measure what a run costs one of its models, at every site of that model, on one part of the contexts.
+
+    Parts are whole batches, so the sums of all parts do not depend on how many there are.
 
     Args:
         dictionary: folder of the run.
@@ -61,9 +63,10 @@ def write_nll(
         models: folder of all checkpoints.
         tokens: file with the contexts of the heldout split.
         activations: folder of all sites, for their means.
-        settings: how many tokens, and in which batches.
+        settings: how many tokens, in which batches, and in how many parts.
+        part: number of the part, from 0.
         keep_first_position: whether the dictionary was trained on position 0 of contexts too.
-        out: the CSV file.
+        out: the CSV file of sums, for `write_nll`.
 
     Returns:
         The tokens whose loss was taken.
@@ -71,7 +74,7 @@ def write_nll(
     Raises:
         UserError: the model is not the dictionary's, or a checkpoint, statistics or the tokens are missing.
     """
-    identity, crosscoder = read_identity(dictionary), load_dictionary(dictionary)
+    crosscoder = load_dictionary(dictionary)
     measured = [site for site in crosscoder.sites if site.model == model]
     if not measured:
         names = ", ".join(sorted({site.model for site in crosscoder.sites}))
@@ -79,9 +82,11 @@ def write_nll(
     means = {site: read_statistics(activations / site.key / "statistics.json").mean for site in measured}
     checkpoints = Checkpoints(models, [site.checkpoint for site in crosscoder.sites])
     contexts = spaced_contexts(read_tokens(tokens), settings.tokens, keep_first_position)
-    sums = site_losses(crosscoder, checkpoints, means, contexts, settings.batch_contexts)
-    write_csv(out, metrics_table(identity, [row for site in measured for row in sums.measurements(site)]))
-    return {"tokens": sums.tokens}
+    batches = contexts.split(settings.batch_contexts)
+    own = batches[part * len(batches) // settings.parts : (part + 1) * len(batches) // settings.parts]
+    sums = site_losses(crosscoder, checkpoints, means, own)
+    write_csv(out, sums.table())
+    return {"tokens": sum(sums.tokens)}
 
 
 def spaced_contexts(tokens: Tokens, positions: int, keep_first_position: bool) -> Contexts:
@@ -103,8 +108,7 @@ def site_losses(
     crosscoder: Crosscoder,
     checkpoints: Checkpoints,
     means: Mapping[Site, NDArray[np.float64]],
-    contexts: Contexts,
-    batch_contexts: int,
+    batches: Sequence[Contexts],
 ) -> LossSums:
     """Sum next-token losses with the activations of one site at a time replaced.
 
@@ -115,22 +119,23 @@ def site_losses(
         crosscoder: the dictionary; its features come from the activations of all of its sites.
         checkpoints: the models of all sites.
         means: sites that are measured, with the activation that `mean_ablated` puts there, (D,).
-        contexts: what is read.
-        batch_contexts: contexts in one forward pass.
+        batches: what is read, each in one forward pass.
     """
     sums = LossSums(means)
     position_bytes = len(crosscoder.sites) * crosscoder.d_model * 4
-    held = ROUND_BYTES // (contexts.tokens.shape[1] * position_bytes)
-    size = batch_contexts if checkpoints.all_fit else max(1, held // batch_contexts) * batch_contexts
-    rounds = contexts.split(size)
-    total = int(contexts.counted.sum())
-    for part in progress(rounds, total, "tokens", lambda part: int(part.counted.sum())):
-        batches = part.split(batch_contexts)
-        x = _read_activations(crosscoder, checkpoints, batches, sums)
+    largest = max((batch.tokens.numel() for batch in batches), default=1)
+    size = 1 if checkpoints.all_fit else max(1, ROUND_BYTES // (largest * position_bytes))
+    rounds = [batches[start : start + size] for start in range(0, len(batches), size)]
+    for together in progress(rounds, sum(map(_counted, rounds)), "tokens", _counted):
+        x = _read_activations(crosscoder, checkpoints, together, sums)
         x_hat = [reconstruct(crosscoder, x_NSD) for x_NSD in x]
-        _replace_activations(crosscoder.sites, checkpoints, means, batches, x_hat, sums)
-        sums.tokens += int(part.counted.sum())
+        _replace_activations(crosscoder.sites, checkpoints, means, together, x_hat, sums)
+        sums.tokens.extend(int(batch.counted.sum()) for batch in together)
     return sums
+
+
+def _counted(batches: Sequence[Contexts]) -> int:
+    return sum(int(batch.counted.sum()) for batch in batches)
 
 
 def _read_activations(
