@@ -44,7 +44,8 @@ end-to-end: $(VENV)/.made
 
 test-slurm: $(VENV)/.made
 	@[ "$$(id -u)" = 0 ] || { echo "error: make test-slurm needs root: slurmctld and slurmd run as root" >&2; exit 1; }
-	@command -v slurmctld slurmd munged sbatch > /dev/null || apt-get install -y --no-install-recommends $(SLURM) > /dev/null \
+	@{ command -v slurmctld && command -v slurmd && command -v munged && command -v srun; } > /dev/null \
+	 || apt-get install -y --no-install-recommends $(SLURM) > /dev/null \
 	 || { apt-get update > /dev/null && apt-get install -y --no-install-recommends $(SLURM) > /dev/null; } \
 	 || { echo "error: SLURM cannot be installed here: apt-get install $(SLURM)" >&2; exit 1; }
 	$(BIN)/python -m pytest tests/slurm
