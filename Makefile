@@ -48,7 +48,7 @@ test-slurm: $(VENV)/.made
 	 || apt-get install -y --no-install-recommends $(SLURM) > /dev/null \
 	 || { apt-get update > /dev/null && apt-get install -y --no-install-recommends $(SLURM) > /dev/null; } \
 	 || { echo "error: SLURM cannot be installed here: apt-get install $(SLURM)" >&2; exit 1; }
-	$(BIN)/python -m pytest tests/slurm
+	$(BIN)/python -m pytest -o timeout=1800 tests/slurm
 
 check-cluster: $(VENV)/.made
 	@$(BIN)/python scripts/check_cluster.py $(PROFILES:%=--profile %)

@@ -38,7 +38,7 @@ def test_a_profile_on_top_changes_what_it_names_and_nothing_else(tmp_path: Path)
     assert {**above["losses"].resources} == {**below["losses"].resources}
     assert (above["losses"].threads, below["losses"].threads) == (3, 8)
     words = " ".join(above["dictionary"].options())
-    assert words.startswith("-p gpu --nodes 2 --cpus-per-task 32 -t 1d ")
+    assert words.startswith("-p gpu --nodes 2 --cpus-per-task 32 -t 1440 ")
     assert words.endswith("--gpus-per-node=8")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from humanfriendly import parse_timespan
 
 from ontogeny.errors import UserError, first_line
 
@@ -45,15 +46,17 @@ class Request(NamedTuple):
     """CPUs on each node."""
 
     def number(self, name: str, otherwise: int) -> int:
-        """Look up a number; an expression, which the workflow alone can compute, counts as `otherwise`."""
+        """Look up a number; an expression, which the workflow alone can compute, counts as 1."""
         value = self.resources.get(name, otherwise)
-        return value if isinstance(value, int) else otherwise
+        return value if isinstance(value, int) else 1
 
     def options(self) -> list[str]:
         """Write the request as options of sbatch."""
         nodes, gpus = self.number("nodes", 1), self.number("gpu", 0)
+        runtime = self.resources.get("runtime", 60)
+        minutes = parse_timespan(runtime) / 60 if isinstance(runtime, str) else runtime
         options = ["-p", str(self.resources["slurm_partition"]), "--nodes", str(nodes)]
-        options += ["--cpus-per-task", str(self.threads), "-t", str(self.resources.get("runtime", 60))]
+        options += ["--cpus-per-task", str(self.threads), "-t", str(round(minutes))]
         options += ["--mem", str(self.resources.get("mem_mb", 1000))]
         for key, option in (("slurm_account", "-A"), ("qos", "--qos"), ("constraint", "-C")):
             options += [option, str(self.resources[key])] if key in self.resources else []
