@@ -72,7 +72,7 @@ def test_copies_of_the_batch_change_no_gradient(recipe: dict[str, Any]) -> None:
 def test_going_over_active_entries_equals_the_dense_step(
     recipe: dict[str, Any], firing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threshold_gradient, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(threshold_gradient, "LATENTS_AT_ONCE", 7)
     objective = objective_of(run_settings(1, dead={"policy": "auxk", "k": 2}, **recipe))
     if firing == "none":
         with torch.no_grad():

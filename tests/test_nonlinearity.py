@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ontogeny.crosscoder import products
+from ontogeny.crosscoder import products, site_gate
 from ontogeny.crosscoder.nonlinearity import Gate, firing_above, jumprelu, kth_largest, largest_of_batch, topk
 from ontogeny.crosscoder.products import product
-from ontogeny.crosscoder.site_gate import decode_gated, gated_activity
+from ontogeny.crosscoder.site_gate import Activity, decode_gated
 
 H_BL = torch.tensor([[3.0, 2.0, -5.0, 1.0], [0.5, -1.0, 4.0, 0.1]])
 NORMS_L = torch.tensor([0.1, 1.0, 2.0, 4.0])
@@ -91,8 +91,10 @@ def test_a_latent_without_a_decoder_learns_nothing_and_spoils_nothing() -> None:
     log_threshold_L = torch.tensor([-2.3], dtype=torch.float64, requires_grad=True)
     gate = Gate(log_threshold_L.detach().exp(), log_threshold_L, 2.0)
     W_dec_LSD = torch.zeros(1, 2, 3, dtype=torch.float64, requires_grad=True)
-    for output in (decode_gated(h_BL, W_dec_LSD, torch.zeros(1, 2), gate), jumprelu(h_BL, torch.zeros(1), gate)):
-        gradients = torch.autograd.grad(output.sum(), (h_BL, log_threshold_L, W_dec_LSD), materialize_grads=True)
+    gated = decode_gated(h_BL, W_dec_LSD, torch.zeros(1, 2), gate, Activity(True, None))
+    for output in (gated.decoded_BSD, gated.activity_L, jumprelu(h_BL, torch.zeros(1), gate)):
+        leaves = (h_BL, log_threshold_L, W_dec_LSD)
+        gradients = torch.autograd.grad(output.sum(), leaves, retain_graph=True, materialize_grads=True)
         assert all((gradient == 0).all() for gradient in gradients)
 
 
@@ -115,23 +117,25 @@ class Site:
         return list(torch.autograd.grad((output * weight).sum(), leaves, retain_graph=True, materialize_grads=True))
 
 
-def test_decoding_site_by_site_equals_decoding_the_whole_code() -> None:
-    site = Site()
-    fast = decode_gated(site.h_BL, site.W_dec_LSD, site.norms_LS, site.gate)
-    plain = torch.einsum("bsl,lsd->bsd", site.code_BSL(), site.W_dec_LSD)
-    assert 0.1 < (site.code_BSL() > 0).double().mean() < 0.9
-    torch.testing.assert_close(fast, plain)
-    torch.testing.assert_close(site.gradients(fast), site.gradients(plain))
-
-
 @pytest.mark.parametrize("tanh_scale", [None, 4.0])
-def test_activity_site_by_site_equals_activity_of_the_whole_code(tanh_scale: float | None) -> None:
+def test_decoding_site_by_site_equals_the_plain_expressions_of_the_whole_code(
+    tanh_scale: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site_gate, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(site_gate, "LATENTS_AT_ONCE", 7)
     site = Site()
-    fast = gated_activity(site.h_BL, site.norms_LS, site.gate, tanh_scale)
-    added_BSL = site.code_BSL() * site.norms_LS.T
-    plain = added_BSL.mean(0).sum(0) if tanh_scale is None else (tanh_scale * added_BSL).tanh().mean((0, 1))
-    torch.testing.assert_close(fast, plain)
-    torch.testing.assert_close(site.gradients(fast), site.gradients(plain))
+    fast = decode_gated(site.h_BL, site.W_dec_LSD, site.norms_LS, site.gate, Activity(True, tanh_scale))
+    code_BSL = site.code_BSL()
+    added_BSL = code_BSL * site.norms_LS.T
+    assert 0.1 < (code_BSL > 0).double().mean() < 0.9
+    decoded_BSD = torch.einsum("bsl,lsd->bsd", code_BSL, site.W_dec_LSD)
+    activity_L = added_BSL.mean(0).sum(0) if tanh_scale is None else (tanh_scale * added_BSL).tanh().mean((0, 1))
+    for found, plain in zip(fast, (decoded_BSD, activity_L), strict=True):
+        torch.testing.assert_close(found, plain)
+        torch.testing.assert_close(site.gradients(found), site.gradients(plain))
+    unmeasured = decode_gated(site.h_BL, site.W_dec_LSD, site.norms_LS, site.gate, Activity(False, tanh_scale))
+    assert (unmeasured.activity_L == 0).all()
+    torch.testing.assert_close(site.gradients(unmeasured.decoded_BSD), site.gradients(decoded_BSD))
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -26,7 +26,7 @@ from ontogeny.crosscoder.nonlinearity import (
 from ontogeny.crosscoder.parallel import ALONE, Ranks
 from ontogeny.crosscoder.products import product, with_gradient
 from ontogeny.crosscoder.rule import Rule
-from ontogeny.crosscoder.site_gate import decode_gated, gated_activity
+from ontogeny.crosscoder.site_gate import Activity, decode_gated
 from ontogeny.crosscoder.sparse_code import Weights, decode_active
 
 SPARSE_BELOW = {
@@ -233,13 +233,14 @@ class Objective:
     def _decode_by_site(self, h_BL: Tensor, norms_LS: Tensor) -> _Decoded:
         gate, h_BL = self._gate(), self.ranks.shared_by_sites(h_BL)
         gate = gate._replace(log_threshold_L=self.ranks.shared_by_sites(gate.log_threshold_L))
-        decoded_BSD = decode_gated(h_BL, self.crosscoder.W_dec, norms_LS, gate, self.precision)
+        activity = Activity(self.recipe.penalty != "none", self._tanh_scale())
+        decoded = decode_gated(h_BL, self.crosscoder.W_dec, norms_LS, gate, activity, self.precision)
         activity_L = None
-        if self.recipe.penalty != "none":
-            activity_L = gated_activity(h_BL, norms_LS, gate, self._tanh_scale())
-            own, every = (activity_count(1, sites, self._tanh_scale()) for sites in (norms_LS.shape[1], self.sites))
-            activity_L = self.ranks.summed_over_sites(activity_L if own == every else activity_L * (own / every))
-        return _Decoded(decoded_BSD + self.crosscoder.b_dec, activity_L, None, None)
+        if activity.wanted:
+            own, every = (activity_count(1, sites, activity.tanh_scale) for sites in (norms_LS.shape[1], self.sites))
+            activity_L = decoded.activity_L if own == every else decoded.activity_L * (own / every)
+            activity_L = self.ranks.summed_over_sites(activity_L)
+        return _Decoded(decoded.decoded_BSD + self.crosscoder.b_dec, activity_L, None, None)
 
     def _penalty(self, activity_L: Tensor | None, like: Tensor) -> Tensor:
         if activity_L is None:

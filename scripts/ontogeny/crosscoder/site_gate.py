@@ -1,60 +1,70 @@
-"""Gate `site`: a latent fires at each site by its decoder norm there, f_is = h_i 1[h_i n_is > t_i].
+"""Gate `site`, densely: a latent fires at each site by its decoder norm there, f_is = h_i 1[h_i n_is > t_i].
 
 The code of such a crosscoder has a site axis, (B, S, L), which is S times as large as everything else in a step. The
-two functions here go through it site by site, forward and again backward, and never hold it.
+function here never holds it: forward it goes over a few rows at a time and backward over a few latents, site by site,
+while they are in the cache.
 """
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
 from ontogeny.autograd import Context
-from ontogeny.crosscoder.loss import activity_count, activity_slope
-from ontogeny.crosscoder.nonlinearity import Gate, firing_above, threshold_gradient
-from ontogeny.crosscoder.products import rounded_product
+from ontogeny.crosscoder.loss import activity_count
+from ontogeny.crosscoder.nonlinearity import Gate, through_rectangle
+from ontogeny.crosscoder.products import product_of_rounded, rounded
+
+ROWS_AT_ONCE, LATENTS_AT_ONCE = 128, 256
+"""What a CPU goes over while it is in its cache."""
+
+
+class Gated(NamedTuple):
+    """What comes of a gated code."""
+
+    decoded_BSD: Tensor
+    """Reconstruction without its bias: sum_i f_is W_dec[i, s]."""
+    activity_L: Tensor
+    """Mean over the batch of f_is n_is summed over sites, or of tanh(c f_is n_is) averaged over sites."""
+
+
+class Activity(NamedTuple):
+    """Which activity is measured."""
+
+    wanted: bool
+    """Whether anything becomes of it; it is 0 if nothing does."""
+    tanh_scale: float | None
+    """c; None leaves tanh out."""
 
 
 def decode_gated(
-    h_BL: Tensor, W_dec_LSD: Tensor, norms_LS: Tensor, gate: Gate, precision: torch.dtype = torch.float32
-) -> Tensor:
-    """Decode the gated code: sum_i f_is W_dec[i, s].
+    h_BL: Tensor,
+    W_dec_LSD: Tensor,
+    norms_LS: Tensor,
+    gate: Gate,
+    activity: Activity,
+    precision: torch.dtype = torch.float32,
+) -> Gated:
+    """Decode the gated code, and measure its activity.
 
-    Equal to `einsum("bsl,lsd->bsd", f, W_dec)` with f[:, s] = `jumprelu(h, n[:, s], gate)`.
+    Equal to the plain expressions of f with f[:, s] = `jumprelu(h, n[:, s], gate)`, in value and in every gradient.
 
     Args:
         h_BL: pre-activations (shape: [B, L]).
         W_dec_LSD: decoder (shape: [L, S, D]).
-        norms_LS: decoder norms (shape: [L, S]); no gradient reaches them.
+        norms_LS: decoder norms (shape: [L, S]); the gradient of activity reaches them.
         gate: thresholds.
+        activity: which activity is measured.
         precision: type of the factors in the products.
-
-    Returns:
-        Reconstruction without its bias (shape: [B, S, D]).
     """
-    return _DecodeGated.apply(h_BL, W_dec_LSD, norms_LS.detach(), *gate, precision)  # type: ignore[no-any-return, no-untyped-call]
-
-
-def gated_activity(h_BL: Tensor, norms_LS: Tensor, gate: Gate, tanh_scale: float | None) -> Tensor:
-    """Take the mean over the batch of f_is n_is summed over sites, or of tanh(c f_is n_is) averaged over sites.
-
-    Args:
-        h_BL: pre-activations (shape: [B, L]).
-        norms_LS: decoder norms (shape: [L, S]).
-        gate: thresholds.
-        tanh_scale: c; None leaves tanh out.
-
-    Returns:
-        (shape: [L]).
-    """
-    return _GatedActivity.apply(h_BL, norms_LS, *gate, tanh_scale)  # type: ignore[no-any-return, no-untyped-call]
+    return Gated(*_DecodeGated.apply(h_BL, W_dec_LSD, norms_LS, *gate, activity, precision))  # type: ignore[no-untyped-call]
 
 
 class _GateContext(Context, Protocol):
     bandwidth: float
+    activity: Activity
     precision: torch.dtype
-    tanh_scale: float | None
 
 
 class _DecodeGated(Function):
@@ -67,61 +77,64 @@ class _DecodeGated(Function):
         threshold_L: Tensor,
         _log_threshold_L: Tensor,
         bandwidth: float,
+        activity: Activity,
         precision: torch.dtype,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(h_BL, W_dec_LSD, norms_LS, threshold_L)
-        ctx.bandwidth, ctx.precision = bandwidth, precision
+        ctx.bandwidth, ctx.activity, ctx.precision = bandwidth, activity, precision
         decoded_BSD = h_BL.new_empty(len(h_BL), *W_dec_LSD.shape[1:])
-        for site in range(W_dec_LSD.shape[1]):
-            f_BL = firing_above(h_BL, norms_LS[:, site], threshold_L)
-            decoded_BSD[:, site] = rounded_product(f_BL, W_dec_LSD[:, site], precision)
-        return decoded_BSD
+        total_L = torch.zeros_like(threshold_L)
+        low_W_dec_LSD = rounded(W_dec_LSD, precision)
+        for rows in _slices(len(h_BL), len(h_BL) if h_BL.is_cuda else ROWS_AT_ONCE):
+            for site, norms_L in enumerate(norms_LS.T.contiguous()):
+                f_RL, _ = _code(h_BL[rows], norms_L, threshold_L)
+                decoded_BSD[rows, site] = product_of_rounded(rounded(f_RL, precision), low_W_dec_LSD[:, site])
+                if activity.wanted and activity.tanh_scale is None:
+                    total_L.addcmul_(f_RL.sum(0), norms_L)
+                elif activity.wanted:
+                    total_L += f_RL.mul_(norms_L * activity.tanh_scale).tanh_().sum(0)
+        return decoded_BSD, total_L / activity_count(len(h_BL), norms_LS.shape[1], activity.tanh_scale)
 
     @staticmethod
     def backward(ctx: _GateContext, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         h_BL, W_dec_LSD, norms_LS, threshold_L = ctx.saved_tensors
-        d_h_BL, d_W_dec_LSD = torch.zeros_like(h_BL), torch.empty_like(W_dec_LSD)
-        d_log_threshold_L = torch.zeros_like(threshold_L)
-        for site in range(W_dec_LSD.shape[1]):
-            gradient_BD, norms_L = gradients[0][:, site], norms_LS[:, site]
-            f_BL = firing_above(h_BL, norms_L, threshold_L)
-            d_W_dec_LSD[:, site] = rounded_product(f_BL.T, gradient_BD, ctx.precision)
-            d_f_BL = rounded_product(gradient_BD, W_dec_LSD[:, site].T, ctx.precision)
-            d_log_threshold_L += threshold_gradient(d_f_BL, h_BL, norms_L, threshold_L, ctx.bandwidth)
-            d_h_BL += d_f_BL.mul_(f_BL > 0)
-        return d_h_BL, d_W_dec_LSD, None, None, d_log_threshold_L, None, None
+        share_L = gradients[1] / activity_count(len(h_BL), norms_LS.shape[1], ctx.activity.tanh_scale)
+        d_h_BL, d_W_dec_LSD = torch.empty_like(h_BL), torch.empty_like(W_dec_LSD)
+        d_norms_LS, near_LS = torch.zeros_like(norms_LS), torch.empty_like(norms_LS)
+        low_gradient_BSD, half = rounded(gradients[0], ctx.precision), ctx.bandwidth / 2
+        for latents in _slices(len(threshold_L), len(threshold_L) if h_BL.is_cuda else LATENTS_AT_ONCE):
+            h_BT, d_h_BT = h_BL[:, latents], h_BL.new_zeros(len(h_BL), len(threshold_L[latents]))
+            low_W_dec_TSD = rounded(W_dec_LSD[latents], ctx.precision)
+            for site, norms_T in enumerate(norms_LS[latents].T.contiguous()):
+                gradient_BD = low_gradient_BSD[:, site]
+                f_BT, beyond_BT = _code(h_BT, norms_T, threshold_L[latents])
+                d_W_dec_LSD[latents, site] = product_of_rounded(rounded(f_BT, ctx.precision).T, gradient_BD)
+                d_f_BT = product_of_rounded(gradient_BD, low_W_dec_TSD[:, site].T).to(h_BL.dtype)
+                if ctx.activity.wanted:
+                    d_z_BT = _activity_gradient(f_BT, norms_T, share_L[latents], ctx.activity.tanh_scale)
+                    d_norms_LS[latents, site] = f_BT.mul_(d_z_BT).sum(0)
+                    d_f_BT.addcmul_(d_z_BT, norms_T)
+                near_LS[latents, site] = torch.ops.aten.hardtanh_backward(d_f_BT, beyond_BT, -half, half).sum(0)
+                d_h_BT += torch.ops.aten.threshold_backward(d_f_BT, beyond_BT, 0.0)
+            d_h_BL[:, latents] = d_h_BT
+        d_log_threshold_LS = through_rectangle(near_LS, norms_LS, threshold_L[:, None], ctx.bandwidth)
+        return d_h_BL, d_W_dec_LSD, d_norms_LS, None, d_log_threshold_LS.sum(1), None, None, None
 
 
-class _GatedActivity(Function):
-    @staticmethod
-    def forward(
-        ctx: _GateContext,
-        h_BL: Tensor,
-        norms_LS: Tensor,
-        threshold_L: Tensor,
-        _log_threshold_L: Tensor,
-        bandwidth: float,
-        tanh_scale: float | None,
-    ) -> Tensor:
-        ctx.save_for_backward(h_BL, norms_LS, threshold_L)
-        ctx.bandwidth, ctx.tanh_scale = bandwidth, tanh_scale
-        total_L = torch.zeros_like(threshold_L)
-        for norms_L in norms_LS.T:
-            z_BL = firing_above(h_BL, norms_L, threshold_L) * norms_L
-            total_L += (z_BL if tanh_scale is None else z_BL.mul_(tanh_scale).tanh_()).sum(0)
-        return total_L / activity_count(len(h_BL), norms_LS.shape[1], tanh_scale)
+def _slices(length: int, at_once: int) -> list[slice]:
+    return [slice(first, first + at_once) for first in range(0, length, at_once)]
 
-    @staticmethod
-    def backward(ctx: _GateContext, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        h_BL, norms_LS, threshold_L = ctx.saved_tensors
-        share_L = gradients[0] / activity_count(len(h_BL), norms_LS.shape[1], ctx.tanh_scale)
-        d_h_BL, d_norms_LS = torch.zeros_like(h_BL), torch.empty_like(norms_LS)
-        d_log_threshold_L = torch.zeros_like(threshold_L)
-        for site, norms_L in enumerate(norms_LS.T):
-            f_BL = firing_above(h_BL, norms_L, threshold_L)
-            d_z_BL = activity_slope(f_BL * norms_L, ctx.tanh_scale) * share_L
-            d_norms_LS[:, site] = (d_z_BL * f_BL).sum(0)
-            d_f_BL = d_z_BL.mul_(norms_L)
-            d_log_threshold_L += threshold_gradient(d_f_BL, h_BL, norms_L, threshold_L, ctx.bandwidth)
-            d_h_BL += d_f_BL.mul_(f_BL > 0)
-        return d_h_BL, d_norms_LS, None, d_log_threshold_L, None, None
+
+def _code(h: Tensor, norms: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute f = h 1[h n > t], and h n - t, both contiguous."""
+    beyond = torch.addcmul(-threshold, h, norms)
+    f: Tensor = torch.ops.aten.threshold_backward(h, beyond, 0.0)
+    return f, beyond
+
+
+def _activity_gradient(f: Tensor, norms: Tensor, share: Tensor, tanh_scale: float | None) -> Tensor:
+    """Carry the gradient of activity over to f n."""
+    if tanh_scale is None:
+        return share.expand_as(f)
+    d_z: Tensor = torch.ops.aten.tanh_backward(share * tanh_scale, (f * (norms * tanh_scale)).tanh_())
+    return d_z

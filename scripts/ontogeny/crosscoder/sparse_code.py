@@ -15,7 +15,7 @@ from ontogeny.autograd import Context
 from ontogeny.crosscoder.active import Active, inner_products, summed_by_latent, weighted_rows
 from ontogeny.crosscoder.loss import activity_count, activity_slope
 from ontogeny.crosscoder.rule import Rule
-from ontogeny.crosscoder.threshold_gradient import through_gate
+from ontogeny.crosscoder.threshold_gradient import PenaltyGradient, log_threshold_gradient
 
 
 class Weights(NamedTuple):
@@ -94,23 +94,24 @@ class _DecodeActive(Function):
         gradient_BGV = gradients[0].view(len(x_BSD), f_NG.shape[1], -1)
         W_dec_LGV = W_dec_LSD.view(len(W_dec_LSD), f_NG.shape[1], -1)
         norms_NG = norms_LG.index_select(0, active.latent_N)
-        share_L = gradients[1] / activity_count(len(x_BSD), rule.parts, rule.tanh_scale)
-        d_z_NG = _penalty_gradient(f_NG * norms_NG, share_L, rule)
+        z_NG = f_NG * norms_NG
+        penalty = _penalty_gradient(z_NG, gradients[1], rule)
 
-        if rule.gate is None:
-            d_f_N = sum_over_sites(inner_products(gradient_BGV[:, 0], W_dec_LGV[:, 0], active))
-            d_f_NG, d_log_threshold_L = d_f_N[:, None], None
-        else:
-            d_f_NG, d_log_threshold_L = through_gate(gradient_BGV, W_dec_LGV, h_BL, norms_LG, share_L, rule)
-        if d_z_NG is not None:
-            d_f_NG = torch.addcmul(d_f_NG, d_z_NG, norms_NG)
-        d_h_N = (d_f_NG * (f_NG != 0)).sum(1)
+        d_log_threshold_L = None
+        if rule.gate is not None:
+            d_log_threshold_L = log_threshold_gradient(gradient_BGV, W_dec_LGV, h_BL, norms_LG, z_NG, penalty, rule)
+        d_f_NG = _code_gradient(gradient_BGV, W_dec_LGV, active)
+        if not rule.by_site:
+            sum_over_sites(d_f_NG)
+        if penalty is not None:
+            d_f_NG.addcmul_(penalty.active_NG, norms_NG)
+        d_h_N = d_f_NG.mul_(f_NG != 0).sum(1)
         if rule.by_site:
             sum_over_sites(d_h_N)
 
         d_W_dec_LSD = _decoder_gradient(gradient_BGV, f_NG, active).view_as(W_dec_LSD)
-        if d_z_NG is not None:
-            d_norms_LG = summed_by_latent(d_z_NG * f_NG, active)
+        if penalty is not None:
+            d_norms_LG = summed_by_latent(penalty.active_NG * f_NG, active)
             d_W_dec_LSD.addcmul_(W_dec_LSD, torch.where(norms_LS > 0, d_norms_LG / norms_LS, 0.0)[:, :, None])
         d_W_enc_LSD = _by_latent(x_BSD.flatten(1), d_h_N, active).view_as(W_dec_LSD)
         d_b_enc_L, d_b_dec_SD = summed_by_latent(d_h_N, active), gradients[0].sum(0)
@@ -127,11 +128,14 @@ def _activity(z_NG: Tensor, rule: Rule) -> Tensor:
     return rule.ranks.sum_over_sites(activity_L) if rule.by_site else activity_L
 
 
-def _penalty_gradient(z_NG: Tensor, share_L: Tensor, rule: Rule) -> Tensor | None:
-    """Carry the gradient of activity over to f n of the active entries; None where there is none."""
+def _penalty_gradient(z_NG: Tensor, gradient_L: Tensor, rule: Rule) -> PenaltyGradient | None:
+    """Carry the gradient of activity over to f n; None where there is none."""
     if not rule.penalised:
         return None
-    return activity_slope(z_NG, rule.tanh_scale).mul_(share_L.index_select(0, rule.active.latent_N)[:, None])
+    rows = len(rule.active.row_starts) - 1
+    share_L = gradient_L / activity_count(rows, rule.parts, rule.tanh_scale)
+    d_z_NG = activity_slope(z_NG, rule.tanh_scale).mul_(share_L.index_select(0, rule.active.latent_N)[:, None])
+    return PenaltyGradient(d_z_NG, share_L * (rule.tanh_scale or 1.0))
 
 
 def _code(h_BL: Tensor, norms_NG: Tensor, rule: Rule) -> Tensor:
@@ -152,6 +156,12 @@ def _decoded(W_dec_LSD: Tensor, f_NG: Tensor, active: Active) -> Tensor:
         for part, f_N in enumerate(f_NG.T)
     ]
     return parts[0] if len(parts) == 1 else torch.stack(parts, dim=1)
+
+
+def _code_gradient(gradient_BGV: Tensor, W_dec_LGV: Tensor, active: Active) -> Tensor:
+    """Carry the gradient of the reconstruction back to active entries, part by part (shape: [N, G])."""
+    parts = [inner_products(gradient_BGV[:, part], W_dec_LGV[:, part], active) for part in range(W_dec_LGV.shape[1])]
+    return torch.stack(parts, dim=1)
 
 
 def _decoder_gradient(gradient_BGV: Tensor, f_NG: Tensor, active: Active) -> Tensor:

@@ -1,89 +1,109 @@
 """What the thresholds of `jumprelu` learn from: every entry near its threshold, whether it fires or not.
 
 Those are most entries of (B, L), for each part that is gated alone. So this gradient keeps the dense product that the
-rest of the step does without, and goes over it a few rows at a time, while they are in the cache.
+rest of the step does without. But of a latent it needs no more than sum_b near_b (g_b . W), with g the gradient of the
+reconstruction and near_b 0 or 1. That is (sum_b near_b g_b) . W, so nothing of size (B, L) comes out of the product.
 """
 
-from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from ontogeny.crosscoder.active import Active, summed_by_latent
-from ontogeny.crosscoder.loss import activity_slope
+from ontogeny.crosscoder.active import summed_by_latent
 from ontogeny.crosscoder.nonlinearity import Gate, through_rectangle
 from ontogeny.crosscoder.products import product_of_rounded, rounded
 from ontogeny.crosscoder.rule import Rule
 
-ROWS_AT_ONCE = 128
-"""Rows of the dense product that a CPU goes over while they are in its cache."""
+LATENTS_AT_ONCE = 512
+"""Latents whose entries a CPU compares with thresholds and multiplies while they are in its cache."""
 
 
-def through_gate(
-    gradient_BGV: Tensor, W_dec_LGV: Tensor, h_BL: Tensor, norms_LG: Tensor, share_L: Tensor, rule: Rule
-) -> tuple[Tensor, Tensor]:
-    """Carry the gradient of the reconstruction back to the code, and with the penalty's on to log thresholds.
+class PenaltyGradient(NamedTuple):
+    """The penalty's gradient for z = f n."""
+
+    active_NG: Tensor
+    """At active entries."""
+    at_zero_L: Tensor
+    """Where a latent does not fire."""
+
+
+def log_threshold_gradient(
+    gradient_BGV: Tensor,
+    W_dec_LGV: Tensor,
+    h_BL: Tensor,
+    norms_LG: Tensor,
+    z_NG: Tensor,
+    penalty: PenaltyGradient | None,
+    rule: Rule,
+) -> Tensor:
+    """Carry the gradients of reconstruction and penalty back to log thresholds.
 
     Args:
         gradient_BGV: gradient of the reconstruction, part by part.
         W_dec_LGV: decoder.
         h_BL: pre-activations.
         norms_LG: decoder norms.
-        share_L: gradient of the mean activity of each latent, over what it is averaged over.
+        z_NG: f n of active entries.
+        penalty: gradient of the penalty; None where there is none.
         rule: which entries fire where.
 
     Returns:
-        Gradient of active entries without the penalty's (shape: [N, G]), and of log t (shape: [L]), which is that of
-        `nonlinearity.threshold_gradient` summed over the parts of all processes.
+        (shape: [L]), that of `nonlinearity.threshold_gradient` summed over the parts of all processes.
     """
     assert rule.gate is not None
-    low_gradient_BGV, low_W_dec_LGV = rounded(gradient_BGV, rule.precision), rounded(W_dec_LGV, rule.precision)
-    at_zero_L = share_L * (rule.tanh_scale or 1.0)
-    blocks = _blocks(h_BL, rule.active)
-    d_f_NG = h_BL.new_empty(len(rule.active.latent_N), norms_LG.shape[1])
-    d_log_threshold_L = torch.zeros_like(share_L)
-    for part, norms_L in enumerate(norms_LG.T.contiguous()):
-        near_L = torch.zeros_like(share_L)
-        for rows, entries, flat_N in blocks:
-            d_f_BL = product_of_rounded(low_gradient_BGV[rows, part], low_W_dec_LGV[:, part].T).to(h_BL.dtype)
-            if not rule.by_site:
-                rule.ranks.sum_over_sites(d_f_BL)
-            d_f_NG[entries, part] = d_f_BL.view(-1).index_select(0, flat_N)
-            if rule.penalised:
-                d_f_BL.add_(at_zero_L * norms_L)
-            near_L += _near(d_f_BL, h_BL[rows], norms_L, rule.gate).sum(0)
-        if rule.penalised:
-            near_L += _correction(h_BL, norms_L, share_L, at_zero_L, rule)
-        d_log_threshold_L += through_rectangle(near_L, norms_L, rule.gate.threshold_L, rule.gate.bandwidth)
-    return d_f_NG, rule.ranks.sum_over_sites(d_log_threshold_L) if rule.by_site else d_log_threshold_L
+    near_LG, count_LG = near_sums(gradient_BGV, W_dec_LGV, h_BL, norms_LG, rule.gate, rule.precision)
+    if not rule.by_site:
+        rule.ranks.sum_over_sites(near_LG)
+    if penalty is not None:
+        slopes_LG = count_LG * penalty.at_zero_L[:, None] + _beyond_zero(z_NG, penalty, rule)
+        near_LG.addcmul_(slopes_LG, norms_LG)
+    threshold_L1 = rule.gate.threshold_L[:, None]
+    d_log_threshold_L = through_rectangle(near_LG, norms_LG, threshold_L1, rule.gate.bandwidth).sum(1)
+    return rule.ranks.sum_over_sites(d_log_threshold_L) if rule.by_site else d_log_threshold_L
 
 
-def _blocks(h_BL: Tensor, active: Active) -> list[tuple[slice, slice, Tensor]]:
-    """Cut the batch into blocks of rows, each with the active entries that it has, and where they are in it."""
-    rows = len(h_BL) if h_BL.is_cuda else ROWS_AT_ONCE
-    starts = range(0, len(h_BL), rows)
-    stops = [min(start + rows, len(h_BL)) for start in starts]
-    edges = [0, *active.row_starts[stops].tolist()]
-    return [
-        (slice(start, stop), slice(first, last), active.flat_N[first:last] - start * h_BL.shape[1])
-        for start, stop, (first, last) in zip(starts, stops, pairwise(edges), strict=True)
-    ]
+def near_sums(
+    gradient_BGV: Tensor, W_dec_LGV: Tensor, h_BL: Tensor, norms_LG: Tensor, gate: Gate, precision: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Sum the gradient of the code over the rows where |h n - t| < w / 2, and count these rows.
+
+    Args:
+        gradient_BGV: gradient of the reconstruction, part by part.
+        W_dec_LGV: decoder.
+        h_BL: pre-activations.
+        norms_LG: decoder norms.
+        gate: thresholds t and bandwidth w.
+        precision: type of the factors in the product; counts are rounded as it is.
+
+    Returns:
+        Sums and counts (shape: [L, G] each). With `near_BL = (h_BL * norms_LG[:, g] - t).abs() < w / 2`, the sums of
+        part g are equal to `(near_BL * (gradient_BGV[:, g] @ W_dec_LGV[:, g].T)).sum(0)`.
+    """
+    counted_BGV = functional.pad(rounded(gradient_BGV, precision), (0, 1), value=1.0)
+    norms_GL, below_L = norms_LG.T.contiguous(), -gate.threshold_L
+    near_LG, count_LG = torch.empty_like(norms_LG), torch.empty_like(norms_LG)
+    at_once = len(below_L) if h_BL.is_cuda else LATENTS_AT_ONCE
+    for first in range(0, len(below_L), at_once):
+        latents = slice(first, first + at_once)
+        h_BT, W_dec_TGV = h_BL[:, latents], W_dec_LGV[latents]
+        beyond_BT = torch.empty_like(h_BT, memory_format=torch.contiguous_format)
+        near_BT = torch.empty_like(beyond_BT, dtype=counted_BGV.dtype)
+        for part, norms_L in enumerate(norms_GL):
+            torch.addcmul(below_L[latents], h_BT, norms_L[latents], out=beyond_BT)
+            torch.lt(beyond_BT.abs_(), gate.bandwidth / 2, out=near_BT)
+            summed_TV = product_of_rounded(near_BT.T, counted_BGV[:, part]).to(h_BL.dtype)
+            torch.linalg.vecdot(summed_TV[:, :-1], W_dec_TGV[:, part], out=near_LG[latents, part])
+            count_LG[latents, part] = summed_TV[:, -1]
+    return near_LG, count_LG
 
 
-def _near(d_f_BL: Tensor, h_BL: Tensor, norms_L: Tensor, gate: Gate) -> Tensor:
-    """Keep a gradient where |h n - t| < w / 2."""
-    beyond_BL = (h_BL * norms_L).sub_(gate.threshold_L)
-    half = gate.bandwidth / 2
-    near_BL: Tensor = torch.ops.aten.hardtanh_backward(d_f_BL, beyond_BL, -half, half)
-    return near_BL
-
-
-def _correction(h_BL: Tensor, norms_L: Tensor, share_L: Tensor, at_zero_L: Tensor, rule: Rule) -> Tensor:
-    """Replace the penalty's slope at f = 0 by the one at f where an entry fires (shape: [L])."""
+def _beyond_zero(z_NG: Tensor, penalty: PenaltyGradient, rule: Rule) -> Tensor:
+    """Sum by how much the penalty's gradient where an entry fires differs from the one at 0 (shape: [L, G])."""
     assert rule.gate is not None
     latent_N = rule.active.latent_N
-    norms_N, threshold_N = norms_L.index_select(0, latent_N), rule.gate.threshold_L.index_select(0, latent_N)
-    z_N = h_BL.view(-1).index_select(0, rule.active.flat_N) * norms_N
-    slope_N = activity_slope(z_N, rule.tanh_scale) * share_L.index_select(0, latent_N)
-    counts_N = (z_N > threshold_N) & (z_N - threshold_N < rule.gate.bandwidth / 2)
-    return summed_by_latent((slope_N - at_zero_L.index_select(0, latent_N)) * norms_N * counts_N, rule.active)
+    upper_N = rule.gate.threshold_L.index_select(0, latent_N).add_(rule.gate.bandwidth / 2)
+    near_NG = (z_NG < upper_N[:, None]).logical_and_(z_NG > 0)
+    added_NG = penalty.active_NG - penalty.at_zero_L.index_select(0, latent_N)[:, None]
+    return summed_by_latent(added_NG.mul_(near_NG), rule.active)
