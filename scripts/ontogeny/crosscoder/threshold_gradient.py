@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ontogeny.crosscoder.active import summed_by_latent
 from ontogeny.crosscoder.nonlinearity import Gate, through_rectangle
@@ -75,27 +74,24 @@ def near_sums(
         h_BL: pre-activations.
         norms_LG: decoder norms.
         gate: thresholds t and bandwidth w.
-        precision: type of the factors in the product; counts are rounded as it is.
+        precision: type of the factors in the product.
 
     Returns:
         Sums and counts (shape: [L, G] each). With `near_BL = (h_BL * norms_LG[:, g] - t).abs() < w / 2`, the sums of
         part g are equal to `(near_BL * (gradient_BGV[:, g] @ W_dec_LGV[:, g].T)).sum(0)`.
     """
-    counted_BGV = functional.pad(rounded(gradient_BGV, precision), (0, 1), value=1.0)
-    norms_GL, below_L = norms_LG.T.contiguous(), -gate.threshold_L
+    low_gradient_BGV, h_LB = rounded(gradient_BGV, precision), h_BL.T.contiguous()
     near_LG, count_LG = torch.empty_like(norms_LG), torch.empty_like(norms_LG)
-    at_once = len(below_L) if h_BL.is_cuda else LATENTS_AT_ONCE
-    for first in range(0, len(below_L), at_once):
+    at_once = len(h_LB) if h_BL.is_cuda else LATENTS_AT_ONCE
+    for first in range(0, len(h_LB), at_once):
         latents = slice(first, first + at_once)
-        h_BT, W_dec_TGV = h_BL[:, latents], W_dec_LGV[latents]
-        beyond_BT = torch.empty_like(h_BT, memory_format=torch.contiguous_format)
-        near_BT = torch.empty_like(beyond_BT, dtype=counted_BGV.dtype)
-        for part, norms_L in enumerate(norms_GL):
-            torch.addcmul(below_L[latents], h_BT, norms_L[latents], out=beyond_BT)
-            torch.lt(beyond_BT.abs_(), gate.bandwidth / 2, out=near_BT)
-            summed_TV = product_of_rounded(near_BT.T, counted_BGV[:, part]).to(h_BL.dtype)
-            torch.linalg.vecdot(summed_TV[:, :-1], W_dec_TGV[:, part], out=near_LG[latents, part])
-            count_LG[latents, part] = summed_TV[:, -1]
+        threshold_T1 = gate.threshold_L[latents, None]
+        for part in range(norms_LG.shape[1]):
+            beyond_TB = (h_LB[latents] * norms_LG[latents, part, None]).sub_(threshold_T1)
+            near_TB = beyond_TB.abs_().lt_(gate.bandwidth / 2)
+            count_LG[latents, part] = near_TB.sum(1)
+            summed_TV = product_of_rounded(rounded(near_TB, precision), low_gradient_BGV[:, part]).to(h_BL.dtype)
+            near_LG[latents, part] = torch.linalg.vecdot(summed_TV, W_dec_LGV[latents, part])
     return near_LG, count_LG
 
 
