@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ontogeny.autograd import Context
-from ontogeny.crosscoder.loss import activity_count
+from ontogeny.crosscoder.loss import activity_count, activity_gradient, tanh_activity
 from ontogeny.crosscoder.nonlinearity import Gate, through_rectangle
 from ontogeny.crosscoder.products import product_of_rounded, rounded
 
@@ -92,7 +92,7 @@ class _DecodeGated(Function):
                 if activity.wanted and activity.tanh_scale is None:
                     total_L.addcmul_(f_RL.sum(0), norms_L)
                 elif activity.wanted:
-                    total_L += f_RL.mul_(norms_L * activity.tanh_scale).tanh_().sum(0)
+                    total_L += tanh_activity(f_RL.mul_(norms_L), activity.tanh_scale).sum(0)
         return decoded_BSD, total_L / activity_count(len(h_BL), norms_LS.shape[1], activity.tanh_scale)
 
     @staticmethod
@@ -111,7 +111,7 @@ class _DecodeGated(Function):
                 d_W_dec_LSD[latents, site] = product_of_rounded(rounded(f_BT, ctx.precision).T, gradient_BD)
                 d_f_BT = product_of_rounded(gradient_BD, low_W_dec_TSD[:, site].T).to(h_BL.dtype)
                 if ctx.activity.wanted:
-                    d_z_BT = _activity_gradient(f_BT, norms_T, share_L[latents], ctx.activity.tanh_scale)
+                    d_z_BT = activity_gradient(share_L[latents], f_BT * norms_T, ctx.activity.tanh_scale)
                     d_norms_LS[latents, site] = f_BT.mul_(d_z_BT).sum(0)
                     d_f_BT.addcmul_(d_z_BT, norms_T)
                 near_LS[latents, site] = torch.ops.aten.hardtanh_backward(d_f_BT, beyond_BT, -half, half).sum(0)
@@ -130,11 +130,3 @@ def _code(h: Tensor, norms: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
     beyond = torch.addcmul(-threshold, h, norms)
     f: Tensor = torch.ops.aten.threshold_backward(h, beyond, 0.0)
     return f, beyond
-
-
-def _activity_gradient(f: Tensor, norms: Tensor, share: Tensor, tanh_scale: float | None) -> Tensor:
-    """Carry the gradient of activity over to f n."""
-    if tanh_scale is None:
-        return share.expand_as(f)
-    d_z: Tensor = torch.ops.aten.tanh_backward(share * tanh_scale, (f * (norms * tanh_scale)).tanh_())
-    return d_z

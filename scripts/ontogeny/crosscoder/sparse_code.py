@@ -13,7 +13,7 @@ from torch.autograd import Function
 
 from ontogeny.autograd import Context
 from ontogeny.crosscoder.active import Active, inner_products, summed_by_latent, weighted_rows
-from ontogeny.crosscoder.loss import activity_count, activity_slope
+from ontogeny.crosscoder.loss import activity_count, activity_gradient, tanh_activity
 from ontogeny.crosscoder.rule import Rule
 from ontogeny.crosscoder.threshold_gradient import PenaltyGradient, log_threshold_gradient
 
@@ -123,7 +123,7 @@ def _activity(z_NG: Tensor, rule: Rule) -> Tensor:
     latents, rows = len(rule.active.latent_starts) - 1, len(rule.active.row_starts) - 1
     if not rule.penalised:
         return z_NG.new_zeros(latents)
-    activity_N = (z_NG if rule.tanh_scale is None else (z_NG * rule.tanh_scale).tanh_()).sum(1)
+    activity_N = (z_NG if rule.tanh_scale is None else tanh_activity(z_NG, rule.tanh_scale)).sum(1)
     activity_L = summed_by_latent(activity_N, rule.active) / activity_count(rows, rule.parts, rule.tanh_scale)
     return rule.ranks.sum_over_sites(activity_L) if rule.by_site else activity_L
 
@@ -134,7 +134,8 @@ def _penalty_gradient(z_NG: Tensor, gradient_L: Tensor, rule: Rule) -> PenaltyGr
         return None
     rows = len(rule.active.row_starts) - 1
     share_L = gradient_L / activity_count(rows, rule.parts, rule.tanh_scale)
-    d_z_NG = activity_slope(z_NG, rule.tanh_scale).mul_(share_L.index_select(0, rule.active.latent_N)[:, None])
+    share_N1 = share_L.index_select(0, rule.active.latent_N)[:, None]
+    d_z_NG = activity_gradient(share_N1, z_NG, rule.tanh_scale)
     return PenaltyGradient(d_z_NG, share_L * (rule.tanh_scale or 1.0))
 
 
