@@ -5,6 +5,8 @@ So every site has the same say, and one site more adds to the error as its decod
 This is the normalisation of Lindsey et al. (2024); the mean over sites of Ge et al. (2025) divides it by S.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 from torch.autograd import Function
@@ -12,6 +14,9 @@ from torch.autograd import Function
 from ontogeny.autograd import Context
 from ontogeny.crosscoder.nonlinearity import topk
 from ontogeny.crosscoder.products import product
+
+ROWS_AT_ONCE = 128
+"""Rows of a code that activity is measured of at once."""
 
 
 def squared_error(error: Tensor) -> Tensor:
@@ -51,9 +56,36 @@ def mean_activity(f_BL: Tensor, norms_L: Tensor, tanh_scale: float | None) -> Te
     Returns:
         (shape: [L]).
     """
-    if tanh_scale is None:
-        return f_BL.mean(0) * norms_L
-    return 2 * (f_BL * (norms_L * (2 * tanh_scale))).sigmoid().mean(0) - 1
+    return _MeanActivity.apply(f_BL, norms_L, tanh_scale)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _ActivityContext(Context, Protocol):
+    tanh_scale: float | None
+
+
+class _MeanActivity(Function):
+    """A few rows at a time, forward and backward, so that next to nothing but the gradient has the size of the code."""
+
+    @staticmethod
+    def forward(ctx: _ActivityContext, f_BL: Tensor, norms_L: Tensor, tanh_scale: float | None) -> Tensor:
+        ctx.save_for_backward(f_BL, norms_L)
+        ctx.tanh_scale = tanh_scale
+        if tanh_scale is None:
+            return f_BL.mean(0) * norms_L
+        total_L = torch.zeros_like(norms_L)
+        for f_RL in f_BL.split(ROWS_AT_ONCE):
+            total_L += tanh_activity(f_RL * norms_L, tanh_scale).sum(0)
+        return total_L / len(f_BL)
+
+    @staticmethod
+    def backward(ctx: _ActivityContext, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        f_BL, norms_L = ctx.saved_tensors
+        share_L, d_f_BL, d_norms_L = gradients[0] / len(f_BL), torch.empty_like(f_BL), torch.zeros_like(norms_L)
+        for f_RL, d_f_RL in zip(f_BL.split(ROWS_AT_ONCE), d_f_BL.split(ROWS_AT_ONCE), strict=True):
+            d_z_RL = activity_gradient(share_L, f_RL * norms_L, ctx.tanh_scale)
+            d_norms_L += (d_z_RL * f_RL).sum(0)
+            torch.mul(d_z_RL, norms_L, out=d_f_RL)
+        return d_f_BL, d_norms_L, None
 
 
 def tanh_activity(z: Tensor, tanh_scale: float) -> Tensor:

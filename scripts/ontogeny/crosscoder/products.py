@@ -80,20 +80,21 @@ class _WithGradient(Function):
 
 
 class _BFloat16Product(Function):
-    """`a @ b` with bfloat16 factors; gradients are kept in the type of the inputs."""
+    """`a @ b` with bfloat16 factors; gradients are kept in the type of the inputs.
+
+    Factors are rounded again for the gradient: others keep them as they are anyway.
+    """
 
     @staticmethod
     def forward(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
-        low_a, low_b = a.bfloat16(), b.bfloat16()
-        ctx.save_for_backward(low_a, low_b)
-        return product_of_rounded(low_a, low_b).to(a.dtype)
+        ctx.save_for_backward(a, b)
+        return rounded_product(a, b, torch.bfloat16)
 
     @staticmethod
     def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        low_a, low_b = ctx.saved_tensors
-        gradient = gradients[0]
-        low = gradient.bfloat16()
+        a, b = ctx.saved_tensors
+        low = gradients[0].bfloat16()
         return (
-            product_of_rounded(low, low_b.T).to(gradient.dtype) if ctx.needs_input_grad[0] else None,
-            product_of_rounded(low_a.T, low).to(gradient.dtype) if ctx.needs_input_grad[1] else None,
+            product_of_rounded(low, b.bfloat16().T).to(a.dtype) if ctx.needs_input_grad[0] else None,
+            product_of_rounded(a.bfloat16().T, low).to(b.dtype) if ctx.needs_input_grad[1] else None,
         )
