@@ -70,26 +70,29 @@ class _MeanActivity(Function):
     def forward(ctx: _ActivityContext, f_BL: Tensor, norms_L: Tensor, tanh_scale: float | None) -> Tensor:
         ctx.save_for_backward(f_BL, norms_L)
         ctx.tanh_scale = tanh_scale
-        if tanh_scale is None:
-            return f_BL.mean(0) * norms_L
         total_L = torch.zeros_like(norms_L)
-        for f_RL in f_BL.split(ROWS_AT_ONCE):
-            total_L += tanh_activity(f_RL * norms_L, tanh_scale).sum(0)
+        for f_RL in torch.split(f_BL, ROWS_AT_ONCE):
+            total_L += activity_of(f_RL * norms_L, tanh_scale).sum(0)
         return total_L / len(f_BL)
 
     @staticmethod
     def backward(ctx: _ActivityContext, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         f_BL, norms_L = ctx.saved_tensors
         share_L, d_f_BL, d_norms_L = gradients[0] / len(f_BL), torch.empty_like(f_BL), torch.zeros_like(norms_L)
-        for f_RL, d_f_RL in zip(f_BL.split(ROWS_AT_ONCE), d_f_BL.split(ROWS_AT_ONCE), strict=True):
+        for f_RL, d_f_RL in zip(torch.split(f_BL, ROWS_AT_ONCE), torch.split(d_f_BL, ROWS_AT_ONCE), strict=True):
             d_z_RL = activity_gradient(share_L, f_RL * norms_L, ctx.tanh_scale)
             d_norms_L += (d_z_RL * f_RL).sum(0)
             torch.mul(d_z_RL, norms_L, out=d_f_RL)
         return d_f_BL, d_norms_L, None
 
 
-def tanh_activity(z: Tensor, tanh_scale: float) -> Tensor:
-    """Compute tanh(c z) of z = f n (any shape); as 2 / (1 + exp(-2 c z)) - 1 it takes a CPU a fifth of the time."""
+def activity_of(z: Tensor, tanh_scale: float | None) -> Tensor:
+    """Compute tanh(c z) of z = f n (any shape), or give back z itself where tanh is left out.
+
+    As 2 / (1 + exp(-2 c z)) - 1, tanh takes a CPU a fifth of the time; rounding errors are about 1e-7 all the same.
+    """
+    if tanh_scale is None:
+        return z
     return (z * (2 * tanh_scale)).sigmoid_().mul_(2).sub_(1)
 
 
@@ -97,7 +100,7 @@ def activity_gradient(gradient: Tensor, z: Tensor, tanh_scale: float | None) -> 
     """Carry a gradient for tanh(c z), or for z itself, over to z = f n (any shape that `gradient` broadcasts to)."""
     if tanh_scale is None:
         return gradient.expand_as(z)
-    d_z: Tensor = torch.ops.aten.tanh_backward(gradient * tanh_scale, tanh_activity(z, tanh_scale))
+    d_z: Tensor = torch.ops.aten.tanh_backward(gradient * tanh_scale, activity_of(z, tanh_scale))
     return d_z
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ontogeny.autograd import Context
-from ontogeny.crosscoder.loss import activity_count, activity_gradient, tanh_activity
+from ontogeny.crosscoder.loss import activity_count, activity_gradient, activity_of
 from ontogeny.crosscoder.nonlinearity import Gate, through_rectangle
 from ontogeny.crosscoder.products import product_of_rounded, rounded
 
@@ -89,10 +89,8 @@ class _DecodeGated(Function):
             for site, norms_L in enumerate(norms_LS.T.contiguous()):
                 f_RL, _ = _code(h_BL[rows], norms_L, threshold_L)
                 decoded_BSD[rows, site] = product_of_rounded(rounded(f_RL, precision), low_W_dec_LSD[:, site])
-                if activity.wanted and activity.tanh_scale is None:
-                    total_L.addcmul_(f_RL.sum(0), norms_L)
-                elif activity.wanted:
-                    total_L += tanh_activity(f_RL.mul_(norms_L), activity.tanh_scale).sum(0)
+                if activity.wanted:
+                    total_L += activity_of(f_RL.mul_(norms_L), activity.tanh_scale).sum(0)
         return decoded_BSD, total_L / activity_count(len(h_BL), norms_LS.shape[1], activity.tanh_scale)
 
     @staticmethod

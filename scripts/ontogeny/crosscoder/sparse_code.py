@@ -13,7 +13,7 @@ from torch.autograd import Function
 
 from ontogeny.autograd import Context
 from ontogeny.crosscoder.active import Active, inner_products, summed_by_latent, weighted_rows
-from ontogeny.crosscoder.loss import activity_count, activity_gradient, tanh_activity
+from ontogeny.crosscoder.loss import activity_count, activity_gradient, activity_of
 from ontogeny.crosscoder.rule import Rule
 from ontogeny.crosscoder.threshold_gradient import PenaltyGradient, log_threshold_gradient
 
@@ -123,7 +123,7 @@ def _activity(z_NG: Tensor, rule: Rule) -> Tensor:
     latents, rows = len(rule.active.latent_starts) - 1, len(rule.active.row_starts) - 1
     if not rule.penalised:
         return z_NG.new_zeros(latents)
-    activity_N = (z_NG if rule.tanh_scale is None else tanh_activity(z_NG, rule.tanh_scale)).sum(1)
+    activity_N = activity_of(z_NG, rule.tanh_scale).sum(1)
     activity_L = summed_by_latent(activity_N, rule.active) / activity_count(rows, rule.parts, rule.tanh_scale)
     return rule.ranks.sum_over_sites(activity_L) if rule.by_site else activity_L
 
