@@ -41,6 +41,9 @@ def stepper_of(recipe: dict[str, Any], dense: bool, raw_BSD: Tensor) -> Stepper:
         with torch.no_grad():
             h_BL = stepper.crosscoder.pre_activations(raw_BSD)
             stepper.crosscoder.b_enc.sub_(torch.from_numpy(np.quantile(h_BL.numpy(), 1 - 40 / L, axis=0)).float())
+            if stepper.log_threshold_L is not None:
+                stepper.log_threshold_L.fill_(float(np.log(1e-3)))
+                stepper.crosscoder.thresholds().copy_(stepper.log_threshold_L.exp())
     stepper.objective = dataclasses.replace(stepper.objective, sparse=not dense)
     return stepper
 
@@ -68,7 +71,9 @@ def test_a_step_takes_at_most_six_matrices_of_rows_and_latents(
         stepper.step(raw_BSD, logged=False)
         gradients = sum(p.grad.nbytes for p in stepper.parameters if p.grad is not None)
         memory.peak = memory.live
-        stepper.step(raw_BSD, logged=True)
+        measured = stepper.step(raw_BSD, logged=True)
+    assert measured is not None
+    assert dense or 25 < measured["l0"] < 60
     moments = sum(value.nbytes for state in stepper.optimiser.state.values() for value in state.values())
     matrices = (memory.peak - gradients - moments) / (4 * B * L)
     assert 2 < matrices < 6.05  # what is beyond six are vectors, and matrices of latents and sites
