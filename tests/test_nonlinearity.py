@@ -8,6 +8,7 @@ from ontogeny.crosscoder import products, site_gate
 from ontogeny.crosscoder.nonlinearity import Gate, firing_above, jumprelu, kth_largest, largest_of_batch, topk
 from ontogeny.crosscoder.products import product
 from ontogeny.crosscoder.site_gate import Activity, decode_gated
+from ontogeny.crosscoder.threshold_gradient import near_sums
 
 H_BL = torch.tensor([[3.0, 2.0, -5.0, 1.0], [0.5, -1.0, 4.0, 0.1]])
 NORMS_L = torch.tensor([0.1, 1.0, 2.0, 4.0])
@@ -136,6 +137,18 @@ def test_decoding_site_by_site_equals_the_plain_expressions_of_the_whole_code(
     unmeasured = decode_gated(site.h_BL, site.W_dec_LSD, site.norms_LS, site.gate, Activity(False, tanh_scale))
     assert (unmeasured.activity_L == 0).all()
     torch.testing.assert_close(site.gradients(unmeasured.decoded_BSD), site.gradients(decoded_BSD))
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.01)])
+def test_sums_near_thresholds_equal_the_eager_expression(precision: torch.dtype, tolerance: float) -> None:
+    h_BL, norms_LG = random(64, 20).float(), random(20, 3, seed=1).abs().float()
+    gradient_BGV, W_dec_LGV = random(64, 3, 6, seed=2).float(), random(20, 3, 6, seed=3).float()
+    gate = Gate(random(20, seed=4).abs().float(), torch.zeros(20), 1.5)
+    near_LG, count_LG = near_sums(gradient_BGV, W_dec_LGV, h_BL, norms_LG, gate, precision)
+    near_BLG = (h_BL[:, :, None] * norms_LG - gate.threshold_L[:, None]).abs() < 0.75
+    plain_LG = (near_BLG * torch.einsum("bgv,lgv->blg", gradient_BGV, W_dec_LGV)).sum(0)
+    torch.testing.assert_close(count_LG, near_BLG.sum(0).float())
+    assert (near_LG - plain_LG).norm() < tolerance * plain_LG.norm()
 
 
 @pytest.mark.parametrize("native", [True, False])
