@@ -12,6 +12,7 @@ from ontogeny.activations.statistics import read_statistics, write_statistics
 from ontogeny.activations.store import write_shard
 from ontogeny.config.dictionaries import RunSettings
 from ontogeny.crosscoder.model import Crosscoder, load_crosscoder
+from ontogeny.crosscoder.parallel import ALONE, Ranks
 from ontogeny.crosscoder.step import Stepper
 from ontogeny.crosscoder.trainer import train
 from ontogeny.sites import Site, shard_name
@@ -102,11 +103,12 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
-def stepper_of(activations: Path, settings: RunSettings) -> tuple[Stepper, Reader]:
-    """Set up a run on its first weights, and open its rows."""
-    reader = Reader(activations, settings.sites, settings.shards, settings.batch_size, settings.epochs, settings.seed)
+def stepper_of(activations: Path, settings: RunSettings, ranks: Ranks = ALONE) -> tuple[Stepper, Reader]:
+    """Set up a run on its first weights, and open the rows and sites of this process."""
+    sites, rows = settings.sites[ranks.own_sites(len(settings.sites))], ranks.own_rows(settings.batch_size)
+    reader = Reader(activations, sites, settings.shards, settings.batch_size, settings.epochs, settings.seed, rows)
     statistics = [read_statistics(activations / site.key / "statistics.json") for site in settings.sites]
-    stepper = Stepper(settings, reader.steps, reader.d_model, statistics)
+    stepper = Stepper(settings, reader.steps, reader.d_model, statistics, ranks)
     stepper.initialise(reader.read(0).raw_BSD)
     return stepper, reader
 
