@@ -154,10 +154,17 @@ def checkpoint_files(sites):
     ]
 
 
+def directions_files(model, hooks):
+    """Name where the features of a planted model point, one file a hook."""
+    return [
+        f"{STUDY.root}/models/{model}/directions/{hook}.safetensors"
+        for hook in dict.fromkeys(hooks)
+    ]
+
+
 def truth_files(model):
-    folder = f"{STUDY.root}/models/{model}"
-    hooks = [f"{folder}/directions/{hook}.safetensors" for hook in PLANTED[model]]
-    return [f"{folder}/truth.csv", *hooks]
+    truth = f"{STUDY.root}/models/{model}/truth.csv"
+    return [truth, *directions_files(model, PLANTED[model])]
 
 
 def all_models():
@@ -206,6 +213,16 @@ def metrics_files(dictionary, run):
     models = language_models(dictionary)
     names = ["reconstruction", *(f"nll-{model}" for model in models)]
     return [f"{STUDY.root}/metrics/{dictionary}/{run}/{name}.csv" for name in names]
+
+
+def recovery_files(dictionary, run):
+    """Name the comparisons of a run with what was planted, one for each planted model that it spans."""
+    models = dict.fromkeys(site.model for site in STUDY.sites(dictionary))
+    return [
+        f"{STUDY.root}/metrics/{dictionary}/{run}/recovery-{model}.csv"
+        for model in models
+        if model in PLANTED
+    ]
 
 
 def of_runs(pattern, *dictionaries):

@@ -79,6 +79,42 @@ rule nll:
         + " --log {log} --dictionary {params.dictionary} --losses {input.losses} --out {output}"
 
 
+rule recovery:
+    input:
+        dictionary="<results>/dictionaries/{dictionary}/{run}/crosscoder.safetensors",
+        shards=lambda wildcards: shard_files(
+            STUDY.sites(wildcards.dictionary), "heldout"
+        ),
+        directions=lambda wildcards: directions_files(
+            wildcards.model,
+            [
+                site.hook
+                for site in STUDY.sites(wildcards.dictionary)
+                if site.model == wildcards.model
+            ],
+        ),
+    output:
+        "<results>/metrics/{dictionary}/{run}/recovery-{model}.csv",
+    log:
+        "<logs>/recovery/{dictionary}/{run}-{model}.log",
+    wildcard_constraints:
+        model=one_of(PLANTED),
+    conda:
+        "../envs/gpu.yaml"
+    params:
+        threshold=settings("evaluation/features/emergence_threshold"),
+        dictionary=subpath(input.dictionary, parent=True),
+        directions=lambda wildcards, input: Path(input.directions[0]).parent,
+        activations=folder("activations"),
+        shards=list(STUDY.shards("heldout")),
+        code=code("recovery.py"),
+    shell:
+        command("recovery.py")
+        + " --log {log} --threads {threads} --threshold {params.threshold}"
+        " --dictionary {params.dictionary} --model {wildcards.model} --directions {params.directions}"
+        " --activations {params.activations} --shards {params.shards} --out {output}"
+
+
 rule features:
     input:
         dictionary="<results>/dictionaries/{dictionary}/{run}/crosscoder.safetensors",

@@ -88,7 +88,7 @@ STAGE_FILES = {
         file
         for name in STUDY.dictionaries
         for run in STUDY.runs(name)
-        for file in metrics_files(name, run)
+        for file in metrics_files(name, run) + recovery_files(name, run)
     ],
     "features": of_runs(rules.features.output[0]),
     "database": of_runs(rules.database.output[0]),

@@ -3,7 +3,9 @@
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import yaml
 
 from .conftest import PROJECT, Workspace
 
@@ -16,6 +18,17 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path, PROJECT / "configs/planted.yaml")
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Two checkpoints of the planted model, and one shard of rows to train on."""
+    workspace = Workspace(tmp_path_factory.mktemp("small"), PROJECT / "configs/planted.yaml")
+    config = yaml.safe_load((workspace.folder / "config.yaml").read_text())
+    config["models"]["toy"] |= {"checkpoints": [0, 4], "rotating": 0.0}
+    config["activations"]["train_rows"] = 32768
+    (workspace.folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return workspace
+
+
 def targets() -> list[str]:
     return [f"results/planted/{stage}/" for stage in STAGES]
 
@@ -24,25 +37,37 @@ def test_no_job_needs_a_language_model(workspace: Workspace) -> None:
     planned, output = workspace.planned(*targets())
     assert planned == Counter(
         {"corpus": 1, "tokenizer": 1, "tokens": 2, "rows": 3, "truth": 1, "directions": 1, "planted": 24, "statistics": 8,
-         "dictionary": 3, "reconstruction": 3, "features": 3, "database": 3, "pareto_figure": 1, "reconstruction_figure": 1, "decoder_norms_figure": 1,
+         "dictionary": 3, "reconstruction": 3, "recovery": 3, "features": 3, "database": 3, "pareto_figure": 1, "reconstruction_figure": 1, "decoder_norms_figure": 1,
          "gallery": 1}
     )  # fmt: skip
     assert "nll-" not in output
     assert "checkpoint.json" not in output
 
 
-def test_truth_and_shards_are_made_without_a_dictionary(workspace: Workspace) -> None:
+def test_truth_and_shards_are_made_without_a_dictionary(small: Workspace) -> None:
     shard = f"results/planted/activations/toy/step4/{HOOK}/heldout-00000.h5"
-    done = workspace.snakemake(shard)
+    done = small.snakemake(shard)
     assert done.returncode == 0, done.stderr
-    assert (workspace.folder / shard).is_file()
-    model = workspace.folder / "results/planted/models/toy"
+    assert (small.folder / shard).is_file()
+    model = small.folder / "results/planted/models/toy"
     assert {file.name for file in model.rglob("*") if file.is_file()} == {"truth.csv", f"{HOOK}.safetensors"}
 
-    again, _ = workspace.planned(shard)
+    again, _ = small.planned(shard)
     assert again == Counter()
-    with workspace.changed("models", "toy", "noise", value=0.1):
-        assert workspace.planned(shard)[0] == Counter({"truth": 1, "directions": 1, "planted": 1})
+    with small.changed("models", "toy", "noise", value=0.1):
+        assert small.planned(shard)[0] == Counter({"truth": 1, "directions": 1, "planted": 1})
     sites = [{"model": "toy", "hooks": [HOOK, "blocks.1.hook_resid_post"]}]
-    with workspace.changed("dictionaries", "crosscoder", "sites", value=sites):
-        assert workspace.planned(shard, "results/planted/models/")[0] == Counter({"directions": 1})
+    with small.changed("dictionaries", "crosscoder", "sites", value=sites):
+        assert small.planned(shard, "results/planted/models/")[0] == Counter({"directions": 1})
+
+
+def test_a_run_is_compared_with_what_was_planted(small: Workspace) -> None:
+    table = "results/planted/metrics/crosscoder/latents96-sparsity0.5-seed0/recovery-toy.csv"
+    done = small.snakemake(table)
+    assert done.returncode == 0, done.stderr
+    found = pd.read_csv(small.folder / table).set_index("metric")["value"]
+    assert found["recovered_features"] > 0.7, "with two checkpoints of eight and half of the rows"
+    assert found["mmcs_planted"] > 0.9
+    assert min(found["emergence_exact"], found["death_exact"]) > 0.95
+    with small.changed("evaluation", "features", "emergence_threshold", value=0.4):
+        assert small.planned(table)[0] == Counter({"recovery": 1})

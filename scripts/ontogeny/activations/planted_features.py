@@ -7,9 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ontogeny.config.models import PlantedModel
+from ontogeny.errors import UserError
 from ontogeny.files import atomic, write_csv
 from ontogeny.provenance import provenance
 from ontogeny.randomness import generator
@@ -143,3 +145,20 @@ def write_directions(settings: PlantedModel, hook: str, out: Path, study: Path |
     with atomic(out) as temporary:
         save_file({"directions": directions_GSD}, temporary, metadata={"ontogeny": json.dumps(made, sort_keys=True)})
     return {"features": float(settings.features)}
+
+
+def read_directions(path: Path) -> tuple[tuple[int, ...], NDArray[np.float32]]:
+    """Read what `write_directions` wrote.
+
+    Returns:
+        Steps of the checkpoints, and directions in raw units (shape: [G, checkpoints, d_model]).
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            steps = tuple(json.loads(file.metadata()["ontogeny"])["steps"])
+            return steps, file.get_tensor("directions")
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: these are no planted directions ({error}); make them again by truth.py") from None
