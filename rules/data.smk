@@ -66,6 +66,8 @@ rule rows:
         "<results>/activations/rows/{split}-{number}.h5",
     log:
         "<logs>/rows/{split}-{number}.log",
+    # Before any training, which would be for nothing where a split has too few token positions.
+    priority: 1
     conda:
         "../envs/cpu.yaml"
     params:

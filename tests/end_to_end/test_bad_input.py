@@ -73,6 +73,18 @@ def test_bad_text_names_the_file_and_the_trouble(workspace: Workspace, content: 
     assert not (workspace.folder / "results/tokens/train.h5").exists()
 
 
+def test_more_rows_than_the_text_has_are_refused_before_any_training(workspace: Workspace) -> None:
+    with (
+        workspace.changed("activations", "heldout_rows", value=10**6),
+        workspace.changed("activations", "rows_per_shard", value=10**6),
+    ):
+        done = workspace.snakemake("--cores", "1", "results/figures/")
+    assert done.returncode == 1
+    (line,) = errors(done)
+    assert "activations.heldout_rows: 1000000 rows are asked for, but the heldout split has" in line
+    assert not (workspace.folder / "results/models").exists()
+
+
 def test_two_studies_cannot_write_to_one_root(finished: Workspace) -> None:
     other = finished.folder / "other.yaml"
     shutil.copyfile(finished.folder / "config.yaml", other)
