@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from crosscoder_runs import run_settings
+from devices import on_every_device, random
 from torch import Tensor
 
 from ontogeny.config.dictionaries import RunSettings
@@ -15,29 +16,23 @@ from ontogeny.crosscoder.loss import auxk, mean_activity, squared_error, tanh_qu
 from ontogeny.crosscoder.model import Crosscoder
 from ontogeny.crosscoder.objective import Objective
 
-NOBODY = torch.empty(0, dtype=torch.int64)
 
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def objective_of(settings: RunSettings, d_model: int = 6) -> Objective:
+def objective_of(settings: RunSettings, device: str, d_model: int = 6) -> Objective:
     """Make a crosscoder of random weights, in float64."""
     crosscoder = Crosscoder(
         settings.sites, d_model, settings.latents, settings.nonlinearity, settings.gate, settings.k
-    ).double()
+    ).to(device, torch.float64)
     with torch.no_grad():
         for seed, parameter in enumerate(crosscoder.parameters()):
             parameter.copy_(0.5 * random(*parameter.shape, seed=seed + 1))
     log_threshold_L = None
     if settings.nonlinearity == "jumprelu":
-        log_threshold_L = (0.1 * random(settings.latents) - 1.0).requires_grad_()
+        log_threshold_L = (0.1 * random(settings.latents, device=device) - 1.0).requires_grad_()
         crosscoder.thresholds().copy_(log_threshold_L.detach().exp())
     return Objective(crosscoder, settings, log_threshold_L)
 
 
-def gradients_of(objective: Objective, x_BSD: Tensor, dead_N: Tensor = NOBODY) -> list[Tensor]:
+def gradients_of(objective: Objective, x_BSD: Tensor, dead_N: Tensor) -> list[Tensor]:
     leaves: list[Tensor] = list(objective.crosscoder.parameters())
     if objective.log_threshold_L is not None:
         leaves.append(objective.log_threshold_L)
@@ -57,27 +52,29 @@ RECIPES: list[dict[str, Any]] = [
 ]
 
 
+@on_every_device
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: "-".join(map(str, list(recipe.values())[:3])))
-def test_copies_of_the_batch_change_no_gradient(recipe: dict[str, Any]) -> None:
-    objective = objective_of(run_settings(1, dead={"policy": "auxk", "k": 2}, **recipe))
-    x_BSD, dead_N = random(20, 3, 6, seed=50), torch.tensor([1, 4, 5, 9])
+def test_copies_of_the_batch_change_no_gradient(recipe: dict[str, Any], device: str) -> None:
+    objective = objective_of(run_settings(1, dead={"policy": "auxk", "k": 2}, **recipe), device)
+    x_BSD, dead_N = random(20, 3, 6, seed=50, device=device), torch.tensor([1, 4, 5, 9], device=device)
     once, twice = (gradients_of(objective, rows, dead_N) for rows in (x_BSD, torch.cat((x_BSD, x_BSD))))
     assert any(gradient.abs().sum() > 0 for gradient in once)
     for one, two in zip(once, twice, strict=True):
         torch.testing.assert_close(one, two)
 
 
+@on_every_device
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: "-".join(map(str, list(recipe.values())[:3])))
 @pytest.mark.parametrize("firing", ["some", "none"])
 def test_going_over_active_entries_equals_the_dense_step(
-    recipe: dict[str, Any], firing: str, monkeypatch: pytest.MonkeyPatch
+    recipe: dict[str, Any], firing: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threshold_gradient, "LATENTS_AT_ONCE", 7)
-    objective = objective_of(run_settings(1, dead={"policy": "auxk", "k": 2}, **recipe))
+    objective = objective_of(run_settings(1, dead={"policy": "auxk", "k": 2}, **recipe), device)
     if firing == "none":
         with torch.no_grad():
             objective.crosscoder.b_enc.fill_(-1e3)
-    x_BSD, dead_N = random(20, 3, 6, seed=50), torch.tensor([1, 4, 5, 9])
+    x_BSD, dead_N = random(20, 3, 6, seed=50, device=device), torch.tensor([1, 4, 5, 9], device=device)
     sparse, dense = (dataclasses.replace(objective, sparse=choice) for choice in (True, False))
     found, expected = (choice(x_BSD, 0.7, dead_N) for choice in (sparse, dense))
     assert found.active is not None
@@ -108,21 +105,23 @@ def test_penalties_by_hand(penalty: str, expected: float) -> None:
     assert found.item() == pytest.approx(expected)
 
 
-def test_l1_price_is_the_code_times_decoder_norms_summed_over_sites() -> None:
-    objective = objective_of(run_settings(1, nonlinearity="relu", penalty="l1", k=None, sparsity=1.0))
-    x_BSD = random(20, 3, 6, seed=50)
-    terms = objective(x_BSD, 0.7, NOBODY)
+@on_every_device
+def test_l1_price_is_the_code_times_decoder_norms_summed_over_sites(device: str) -> None:
+    objective = objective_of(run_settings(1, nonlinearity="relu", penalty="l1", k=None, sparsity=1.0), device)
+    x_BSD, nobody = random(20, 3, 6, seed=50, device=device), torch.empty(0, dtype=torch.int64, device=device)
+    terms = objective(x_BSD, 0.7, nobody)
     crosscoder = objective.crosscoder
     f_BL = (torch.einsum("bsd,sdl->bl", x_BSD, crosscoder.W_enc) + crosscoder.b_enc).relu()
     price = (f_BL * crosscoder.W_dec.norm(dim=-1).sum(1)).sum(1).mean()
     torch.testing.assert_close(terms.sparsity, 0.7 * price.detach())
     pull = torch.autograd.grad(terms.loss, crosscoder.W_dec)[0]
-    bare = torch.autograd.grad(objective(x_BSD, 0.0, NOBODY).loss, crosscoder.W_dec)[0]
+    bare = torch.autograd.grad(objective(x_BSD, 0.0, nobody).loss, crosscoder.W_dec)[0]
     unit_LSD = crosscoder.W_dec / crosscoder.W_dec.norm(dim=-1, keepdim=True)
     torch.testing.assert_close(pull - bare, 0.7 * f_BL.mean(0)[:, None, None] * unit_LSD)
 
 
-def test_loss_is_the_sum_of_its_terms_and_of_the_errors_of_the_plain_expression() -> None:
+@on_every_device
+def test_loss_is_the_sum_of_its_terms_and_of_the_errors_of_the_plain_expression(device: str) -> None:
     recipe: dict[str, Any] = {
         "nonlinearity": "jumprelu",
         "gate": "site",
@@ -130,9 +129,9 @@ def test_loss_is_the_sum_of_its_terms_and_of_the_errors_of_the_plain_expression(
         "k": None,
         "sparsity": 1.0,
     }
-    objective = objective_of(run_settings(1, dead={"policy": "auxk", "k": 2, "coefficient": 0.5}, **recipe))
-    x_BSD = random(20, 3, 6, seed=50)
-    terms = objective(x_BSD, 0.7, torch.tensor([1, 4, 5]))
+    objective = objective_of(run_settings(1, dead={"policy": "auxk", "k": 2, "coefficient": 0.5}, **recipe), device)
+    x_BSD = random(20, 3, 6, seed=50, device=device)
+    terms = objective(x_BSD, 0.7, torch.tensor([1, 4, 5], device=device))
     crosscoder = objective.crosscoder
     with torch.no_grad():
         h_BL = torch.einsum("bsd,sdl->bl", x_BSD, crosscoder.W_enc) + crosscoder.b_enc
@@ -168,16 +167,17 @@ def test_auxk_in_closed_form() -> None:
     assert error_BSD.grad is None
 
 
-def test_auxk_teaches_the_dead_latents_and_nobody_else() -> None:
-    objective = objective_of(run_settings(1, k=3, dead={"policy": "auxk", "k": 2, "coefficient": 0.5}))
-    x_BSD, dead_N = random(20, 3, 6, seed=50), torch.tensor([1, 4, 5])
-    with_auxk, without = gradients_of(objective, x_BSD, dead_N), gradients_of(objective, x_BSD)
+@on_every_device
+def test_auxk_teaches_the_dead_latents_and_nobody_else(device: str) -> None:
+    objective = objective_of(run_settings(1, k=3, dead={"policy": "auxk", "k": 2, "coefficient": 0.5}), device)
+    x_BSD, dead_N = random(20, 3, 6, seed=50, device=device), torch.tensor([1, 4, 5], device=device)
+    with_auxk, without = (gradients_of(objective, x_BSD, dead) for dead in (dead_N, dead_N[:0]))
     taught = {
         name: (one - other).abs()
         for (name, _), one, other in zip(objective.crosscoder.named_parameters(), with_auxk, without, strict=True)
     }
     alive = [latent for latent in range(32) if latent not in dead_N]
     for name, latents_axis in (("W_enc_LSD", 0), ("b_enc", 0), ("W_dec", 0)):
-        assert taught[name].index_select(latents_axis, torch.tensor(alive)).sum() == 0
+        assert taught[name].index_select(latents_axis, torch.tensor(alive, device=device)).sum() == 0
         assert taught[name].index_select(latents_axis, dead_N).sum() > 0
     assert taught["b_dec"].sum() == 0

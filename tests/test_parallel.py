@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from crosscoder_runs import run_settings, stepper_of
+from devices import random
 from parallel_runs import (
     D_MODEL,
     GRIDS,
@@ -22,7 +23,7 @@ from parallel_runs import (
     write_five_sites,
 )
 from rank_processes import in_processes
-from test_loss import RECIPES, random
+from test_loss import RECIPES
 from torch import Tensor, nn
 
 from ontogeny.activations.reader import Reader
