@@ -76,14 +76,19 @@ def test_planted_features_are_found_and_the_absent_site_stays_empty(tmp_path: Pa
     "recipe", [{}, {"nonlinearity": "relu", "k": None, "penalty": "l1", "sparsity": 0.2}], ids=["batchtopk", "relu"]
 )
 def test_bfloat16_products_cost_no_reconstruction(recipe: dict[str, Any], tmp_path: Path) -> None:
-    raw_BSD = torch.from_numpy(planted(16384).raw_BSD)
-    activations = write_activations(tmp_path / "activations", raw_BSD.numpy(), 8192)
-    error = {}
-    for precision in ("float32", "bfloat16"):
-        settings = run_settings(16384, 2, epochs=4, learning_rate=1e-2, precision=precision, **recipe)
-        crosscoder = train_small(tmp_path / precision, settings, activations)
-        error[precision] = (crosscoder(raw_BSD) - raw_BSD).detach().double().square().sum().item()
-    assert error["bfloat16"] <= 1.01 * error["float32"]
+    """At a rate that is low enough for runs that differ by rounding to stay together; over seeds, since they vary."""
+    raw_BSD = torch.from_numpy(planted(8192).raw_BSD)
+    activations = write_activations(tmp_path / "activations", raw_BSD.numpy(), 4096)
+
+    def error(precision: str, seed: int) -> float:
+        settings = run_settings(8192, 2, epochs=4, learning_rate=1e-3, precision=precision, seed=seed, **recipe)
+        crosscoder = train_small(tmp_path / f"{precision}-{seed}", settings, activations)
+        return (crosscoder(raw_BSD) - raw_BSD).detach().double().square().sum().item()
+
+    more = np.array([error("bfloat16", seed) / error("float32", seed) - 1 for seed in range(6)])
+    half_width = 2.57 * more.std(ddof=1) / 6**0.5  # Student's t, five degrees of freedom, 95 %
+    assert more.any(), "precision is used"
+    assert more.mean() + half_width < 0.02
 
 
 def best_matches(truth: Planted, W_dec_LSD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
