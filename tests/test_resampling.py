@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from crosscoder_runs import bytes_of, planted, run_settings, train_small, write_activations
+from crosscoder_runs import bytes_of, planted, run_settings, stepper_of, train_small, write_activations
 from torch import Tensor
 from torch.nn import functional
 
 from ontogeny.activations.reader import Reader
-from ontogeny.activations.statistics import read_statistics
 from ontogeny.config.dictionaries import RunSettings
 from ontogeny.crosscoder.resampling import resample, resampling_due
 from ontogeny.crosscoder.step import Stepper
@@ -39,10 +38,7 @@ def settings_of(**changes: Any) -> RunSettings:
 
 def trained(activations: Path, settings: RunSettings) -> tuple[Stepper, Reader]:
     """Take five steps, and pretend that three latents were silent all along and the others were not."""
-    reader = Reader(activations, settings.sites, settings.shards, settings.batch_size, settings.epochs, settings.seed)
-    statistics = [read_statistics(activations / site.key / "statistics.json") for site in settings.sites]
-    stepper = Stepper(settings, reader.steps, reader.d_model, statistics)
-    stepper.initialise(reader.read(0).raw_BSD)
+    stepper, reader = stepper_of(activations, settings)
     for step in range(5):
         stepper.step(reader.read(step).raw_BSD, logged=False)
     with torch.no_grad():
@@ -122,6 +118,19 @@ def test_fewer_rows_than_dead_latents_wake_as_many_as_there_are(activations: Pat
 def test_resampling_comes_after_every_interval_until_it_is_done() -> None:
     assert [step for step in range(30) if resampling_due(step, 4, 3) is not None] == [4, 8, 12]
     assert [resampling_due(step, 4, 3) for step in (4, 8, 12)] == [0, 1, 2]
+
+
+def test_latents_that_nothing_would_train_any_more_do_not_start_again(activations: Path, tmp_path: Path) -> None:
+    recipe: dict[str, Any] = {"nonlinearity": "topk", "k": 1, "penalty": "none", "sparsity": None, "latents": 512}
+    policies = {"none": {"policy": "none"}}
+    policies |= {str(times): {"policy": "resample", "interval": 16, "times": times} for times in (1, 2)}
+    found = {
+        name: train_small(tmp_path / name, settings_of(**recipe, dead=dead), activations).W_dec
+        for name, dead in policies.items()
+    }
+    assert ROWS // 128 == 2 * 16, "the second time would be after the last step"
+    assert torch.equal(found["2"], found["1"])
+    assert not torch.equal(found["1"], found["none"])
 
 
 def test_a_sample_repeats_no_row_and_belongs_to_its_counter(activations: Path) -> None:

@@ -163,10 +163,10 @@ def _take_steps(stepper: Stepper, reader: Reader, states: StateFolder, rows: Row
 
 
 def _resample(stepper: Stepper, reader: Reader) -> None:
-    """Let dead latents start again where the recipe has this step for it."""
+    """Let dead latents start again where the recipe has this step for it, unless no step is left to train them."""
     dead = stepper.settings.dead
     number = resampling_due(stepper.steps_done, dead.interval, dead.times) if dead.policy == "resample" else None
-    if number is not None:
+    if number is not None and stepper.steps_done < stepper.steps:
         raw_batches = (batch.raw_BSD for batch in reader.sample(dead.candidates, number))
         started = resample(stepper, raw_batches, generator(stepper.settings.seed, "resample", number))
         log.info("step %d: %d latents started again", stepper.steps_done, started)
