@@ -26,7 +26,7 @@ def test_values_beyond_the_type_are_refused_by_site_row_and_value(tmp_path: Path
     activations_BD[4321, 5] = value
     line = refusal(lambda: write(tmp_path / "train-00000.h5", activations_BD, dtype))
     assert f"{SITE.hook} of {SITE.checkpoint} is {value:g} at row 4321, channel 5" in line
-    assert "set activations.dtype to int8" in line
+    assert ("set activations.dtype to int8" in line) == (dtype == "float16"), "which would not help int8"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -44,7 +44,8 @@ def write_shard(
     if row is not None:
         channel = int(np.argmin(np.abs(activations_BD[row]) <= largest))
         value = float(activations_BD[row, channel])
-        cure = "activations.dtype to int8" if np.isfinite(value) else "activations.precision to float32"
+        fits = np.isfinite(value) and abs(value) <= LARGEST["int8"]
+        cure = "activations.dtype to int8" if fits else "activations.precision to float32"
         raise UserError(
             f"{path}: {site.hook} of {site.checkpoint} is {value:g} at row {row}, channel {channel}; "
             f"{dtype} keeps finite values up to {largest:g}: set {cure}"
