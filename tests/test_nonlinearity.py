@@ -6,7 +6,15 @@ from devices import on_every_device, random
 from torch import Tensor
 
 from ontogeny.crosscoder import products, site_gate
-from ontogeny.crosscoder.nonlinearity import Gate, firing_above, jumprelu, kth_largest, largest_of_batch, topk
+from ontogeny.crosscoder.nonlinearity import (
+    SAMPLED_FROM,
+    Gate,
+    firing_above,
+    jumprelu,
+    kth_largest,
+    largest_of_batch,
+    topk,
+)
 from ontogeny.crosscoder.products import product
 from ontogeny.crosscoder.site_gate import Activity, decode_gated
 from ontogeny.crosscoder.threshold_gradient import near_sums
@@ -30,6 +38,22 @@ def test_kth_largest_equals_a_full_sort(k: int, device: str) -> None:
     expected = values.sort(dim=-1, descending=True).values[:, min(k, 50) - 1 : min(k, 50)]
     assert torch.equal(kth_largest(values, k), expected)
     assert torch.equal(kth_largest(values.flatten(), 20 * k), expected.new_tensor([_kth(values, 20 * k)]))
+
+
+@on_every_device
+@pytest.mark.parametrize("kind", ["normal", "sparse", "tied", "equal", "sorted"])
+def test_kth_largest_of_many_entries_equals_a_full_sort(kind: str, device: str) -> None:
+    values = random(3 * SAMPLED_FROM + 5, device=device)
+    if kind == "sparse":
+        values = torch.where(values > 2.0, values, 0.0)
+    elif kind == "tied":
+        values = values.round()
+    elif kind == "equal":
+        values = torch.ones_like(values)
+    elif kind == "sorted":
+        values = values.sort().values
+    for k in (1, 2, 100, SAMPLED_FROM, len(values) - 1, len(values), len(values) + 1):
+        assert kth_largest(values, k).item() == _kth(values, k)
 
 
 def _kth(values: Tensor, k: int) -> float:

@@ -54,7 +54,7 @@ def test_every_combination_of_settings_takes_three_steps(nonlinearity: str, acti
             sparsity=None if penalty == "none" else 0.1,
         )
         stepper, reader = stepper_of(activations, settings)
-        stepper.dead_N = torch.tensor([1, 2, 3])
+        stepper.dead_N = torch.tensor([1, 2, 3], device=stepper.dead_N.device)
         for batch in itertools.islice(reader.batches(), 3):
             measured = stepper.step(batch.raw_BSD, logged=True)
         assert measured is not None
