@@ -103,6 +103,8 @@ def test_steps_beyond_the_epochs_are_refused_instead_of_repeating_rows(activatio
 def test_too_few_rows_for_one_batch_are_refused(activations: Path) -> None:
     with pytest.raises(UserError, match=r"3 shards hold 2500 rows, fewer than one batch of 4096; raise .*train_rows"):
         reader_of(activations, batch_size=4096)
+    with pytest.raises(UserError, match="0 shards hold 0 rows, fewer than one batch of 128"):
+        reader_of(activations, shards=0)
 
 
 def test_a_flipped_byte_reaches_the_step_as_one_line(tmp_path: Path) -> None:

@@ -87,7 +87,6 @@ class Reader:
         self.batch_size, self.epochs, self.seed = batch_size, epochs, seed
         self.share = slice(0, batch_size) if share is None else share
         opened = [open_aligned(folder, self.sites[:1], shard) for shard in shards]
-        self.d_model = opened[0].d_model
         self.rows_hashes = tuple(shard.rows_hash for shard in opened)
         self.rows_of_shards = tuple(shard.rows for shard in opened)
         self.rows = sum(self.rows_of_shards)
@@ -100,6 +99,7 @@ class Reader:
                 f"{folder}: {len(shards)} shards hold {self.rows} rows, fewer than one batch of {batch_size}; "
                 "raise activations.train_rows or lower the dictionary's batch_size"
             )
+        self.d_model = opened[0].d_model
 
     def batches(self, first_step: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches from `first_step` to the last step of the last epoch.
