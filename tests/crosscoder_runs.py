@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ontogeny.activations.reader import Reader
 from ontogeny.activations.statistics import read_statistics, write_statistics
@@ -111,6 +112,11 @@ def stepper_of(activations: Path, settings: RunSettings, ranks: Ranks = ALONE) -
     stepper = Stepper(settings, reader.steps, reader.d_model, statistics, ranks)
     stepper.initialise(reader.read(0).raw_BSD)
     return stepper, reader
+
+
+def scaled(stepper: Stepper, raw_BSD: Tensor) -> Tensor:
+    """Scale raw activations on the device of a run, as its steps do."""
+    return stepper.crosscoder.scaled(raw_BSD.to(stepper.ranks.device))
 
 
 UNEVEN_ROWS, UNEVEN_SHARDS = 4096, 2

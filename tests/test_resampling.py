@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from crosscoder_runs import bytes_of, planted, run_settings, stepper_of, train_small, write_activations
+from crosscoder_runs import bytes_of, planted, run_settings, scaled, stepper_of, train_small, write_activations
 from torch import Tensor
 from torch.nn import functional
 
@@ -75,10 +75,10 @@ def test_a_latent_starts_as_one_row_of_norm_one_with_a_fifth_of_the_living_encod
     living = stepper.crosscoder.W_enc_LSD.detach()[alive].flatten(1).norm(dim=1).mean()
     batches = sampled(reader)
     resample(stepper, batches, generator(0, "resample", 0))
-    rows_RM = functional.normalize(stepper.crosscoder.scaled(torch.cat(batches)).flatten(1), dim=1)
+    rows_RM = functional.normalize(scaled(stepper, torch.cat(batches)).flatten(1), dim=1)
     decoder_NM = stepper.crosscoder.W_dec.detach()[DEAD].flatten(1)
     cosine_NR = decoder_NM @ rows_RM.T
-    torch.testing.assert_close(cosine_NR.amax(1), torch.ones(len(DEAD)))
+    torch.testing.assert_close(cosine_NR.amax(1), torch.ones_like(cosine_NR[:, 0]))
     assert len(set(cosine_NR.argmax(1).tolist())) == len(DEAD)
     torch.testing.assert_close(stepper.crosscoder.W_enc_LSD.detach()[DEAD].flatten(1), decoder_NM * (0.2 * living))
     assert stepper.crosscoder.b_enc[DEAD].tolist() == [0.0] * len(DEAD)
@@ -88,8 +88,9 @@ def test_rows_are_drawn_with_the_square_of_their_loss(activations: Path) -> None
     stepper, reader = trained(activations, settings_of(sparsity=0.0))
     raw_BSD = reader.read(6).raw_BSD[:4]
     loss_B = stepper.row_losses(raw_BSD)[0].double()
-    unit_BM = functional.normalize(stepper.crosscoder.scaled(raw_BSD).flatten(1), dim=1)
-    dead = torch.zeros_like(stepper.silent_L).index_fill_(0, torch.tensor([3]), 10**6)
+    unit_BM = functional.normalize(scaled(stepper, raw_BSD).flatten(1), dim=1)
+    dead = torch.zeros_like(stepper.silent_L)
+    dead[3] = 10**6
     state = {name: tensor.clone() for name, tensor in stepper.state().items()}
     drawn = np.zeros(4)
     for counter in range(2000):
@@ -97,7 +98,7 @@ def test_rows_are_drawn_with_the_square_of_their_loss(activations: Path) -> None
         stepper.silent_L = dead.clone()
         resample(stepper, [raw_BSD[:1], raw_BSD[1:]], generator(0, "resample", counter))
         drawn[int((unit_BM @ stepper.crosscoder.W_dec.detach()[3].flatten()).argmax())] += 1
-    expected = 2000 * (loss_B.square() / loss_B.square().sum()).numpy()
+    expected = 2000 * (loss_B.square() / loss_B.square().sum()).cpu().numpy()
     assert (((drawn - expected) ** 2 / expected).sum()) < 16.3, "chi-square, 3 degrees of freedom, p = 0.001"
 
 
@@ -105,7 +106,7 @@ def test_row_losses_average_to_the_loss_of_the_batch(activations: Path) -> None:
     for recipe in ({}, {"nonlinearity": "jumprelu", "gate": "site", "penalty": "tanh"}, {"site_error": "mean"}):
         stepper, reader = trained(activations, settings_of(**recipe))
         raw_BSD = reader.read(6).raw_BSD
-        terms = stepper.objective(stepper.crosscoder.scaled(raw_BSD), stepper.coefficient, stepper.dead_N)
+        terms = stepper.objective(scaled(stepper, raw_BSD), stepper.coefficient, stepper.dead_N)
         torch.testing.assert_close(stepper.row_losses(raw_BSD)[0].mean(), terms.loss.detach())
 
 

@@ -18,6 +18,7 @@ from crosscoder_runs import (
     bytes_of,
     planted,
     run_settings,
+    scaled,
     sites_of,
     stepper_of,
     train_small,
@@ -53,7 +54,7 @@ def test_one_seed_gives_the_same_bytes_and_two_differ(activations: Path, tmp_pat
 def test_rows_of_sites_are_scaled_to_one_norm(activations: Path) -> None:
     for center in (False, True):
         stepper, reader = stepper_of(activations, uneven_settings(center=center))
-        x_BSD = stepper.crosscoder.scaled(torch.cat([batch.raw_BSD for batch in reader.batches()]))
+        x_BSD = scaled(stepper, torch.cat([batch.raw_BSD for batch in reader.batches()]))
         assert x_BSD.norm(dim=-1).mean(0).tolist() == pytest.approx([4.0] * 3, rel=1e-3)
         assert (x_BSD.mean(0).norm() < 1e-2) == center
 
@@ -111,7 +112,7 @@ def test_the_threshold_is_the_bias_corrected_mean_of_what_was_kept_least(activat
     stepper, reader = stepper_of(activations, uneven_settings())
     kept: list[float] = []
     for batch in itertools.islice(reader.batches(), 5):
-        x_BSD = stepper.crosscoder.scaled(batch.raw_BSD)
+        x_BSD = scaled(stepper, batch.raw_BSD)
         least_kept = stepper.objective(x_BSD, 0.0, stepper.dead_N).least_kept
         assert least_kept is not None
         kept.append(least_kept.item())
@@ -184,14 +185,15 @@ def test_tied_sites_start_from_one_draw_and_the_encoder_is_the_decoder_transpose
     for stepper in (tied, independent):
         W_dec_LSD = stepper.crosscoder.W_dec
         assert torch.equal(stepper.crosscoder.W_enc, W_dec_LSD.permute(1, 2, 0))
-        torch.testing.assert_close(stepper.crosscoder.decoder_norms(), torch.full((32, 3), 0.3))
+        norms_LS = stepper.crosscoder.decoder_norms()
+        torch.testing.assert_close(norms_LS, torch.full_like(norms_LS, 0.3))
         assert torch.equal(W_dec_LSD[:, 0], W_dec_LSD[:, 1]) == (stepper is tied)
 
 
 @pytest.mark.parametrize("recipe", [{}, JUMPRELU])
 def test_searched_decoder_norm_is_the_best_on_the_first_batch(recipe: dict[str, Any], activations: Path) -> None:
     stepper, reader = stepper_of(activations, uneven_settings(decoder_norm="search", **recipe))
-    x_BSD = stepper.crosscoder.scaled(reader.read(0).raw_BSD)
+    x_BSD = scaled(stepper, reader.read(0).raw_BSD)
 
     def error() -> float:
         return stepper.objective(x_BSD, 0.0, stepper.dead_N).reconstruction.item()
@@ -239,7 +241,7 @@ def test_training_log_is_whole_and_does_not_depend_on_how_often_it_is_written(
 def test_logged_fvu_is_one_for_the_mean_and_l0_counts_sites_under_gate_site(activations: Path) -> None:
     stepper, reader = stepper_of(activations, uneven_settings(**JUMPRELU, gate="site"))
     raw_BSD = torch.cat([batch.raw_BSD for batch in reader.batches()])
-    expected = stepper.crosscoder.encode(raw_BSD).count_nonzero().item() / (len(raw_BSD) * 3)
+    expected = stepper.crosscoder.encode(raw_BSD.to(stepper.ranks.device)).count_nonzero().item() / (len(raw_BSD) * 3)
     measured = stepper.step(raw_BSD, logged=True)
     assert measured is not None
     assert measured["l0"] == pytest.approx(expected)
@@ -309,14 +311,14 @@ def test_a_saved_run_says_of_raw_rows_what_training_said_of_scaled_ones(
     for batch in itertools.islice(reader.batches(), 10):
         stepper.step(batch.raw_BSD, logged=False)
     raw_BSD = reader.read(11).raw_BSD
-    x_BSD = stepper.crosscoder.scaled(raw_BSD)
+    x_BSD = scaled(stepper, raw_BSD)
     terms = stepper.objective(x_BSD, 0.0, stepper.dead_N)
     if terms.least_kept is not None:
         stepper.crosscoder.thresholds().copy_(terms.least_kept * (1 - 1e-6))
     save_crosscoder(tmp_path, stepper.crosscoder, {})
     loaded = load_crosscoder(tmp_path)
     said_BSD = loaded.scaled(loaded(raw_BSD))
-    torch.testing.assert_close(said_BSD, x_BSD + terms.error_BSD, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(said_BSD, (x_BSD + terms.error_BSD).cpu(), rtol=1e-4, atol=1e-4)
     assert (x_BSD + terms.error_BSD - stepper.mean_SD).abs().max() > 0.1
 
 
