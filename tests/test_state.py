@@ -1,6 +1,7 @@
 """What a killed, stopped or damaged run goes on from."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -82,6 +83,21 @@ def test_a_damaged_state_falls_back_to_the_one_before_it_and_says_so(
     assert "state-000000020.safetensors: damaged" in caplog.text
 
 
+def test_where_every_state_is_damaged_training_starts_anew_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = StateFolder(tmp_path, "f")
+    assert folder.load() is None
+    assert caplog.text == "", "a run that begins has no state, and that is no trouble"
+    for step in (10, 20):
+        folder.save(state_of(step))
+    for file in tmp_path.iterdir():
+        file.write_bytes(b"")
+    assert folder.load() is None
+    assert caplog.text.count("damaged") == 2
+    assert "no state is whole; training starts anew" in caplog.text
+
+
 def test_a_state_of_other_settings_inputs_or_code_is_dropped_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -161,6 +177,7 @@ def uninterrupted(activations: Path, tmp_path_factory: pytest.TempPathFactory) -
     process = started(folder, settings_of(), activations)
     errors = process.communicate()[1]
     assert process.returncode == 0, errors
+    assert re.search(r"step 512 of 512: .*; waited for data \d+\.\d % of the time", errors)
     assert not (folder / "state").exists()
     return bytes_of(folder / "run")
 

@@ -74,7 +74,8 @@ class StateFolder:
 
     def load(self) -> SavedState | None:
         """Load the last state that is whole; None if there is none, or if it belongs to another run."""
-        for file in self._files():
+        files = self._files()
+        for file in files:
             try:
                 header, tensors = _read(file)
             except (OSError, SafetensorError, ValueError, KeyError) as error:
@@ -85,6 +86,8 @@ class StateFolder:
                 self.remove()
                 return None
             return SavedState(int(header["step"]), tensors, header["rows"])
+        if files:
+            log.warning("%s: no state is whole; training starts anew", self.folder)
         return None
 
     def remove(self) -> None:
