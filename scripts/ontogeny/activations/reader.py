@@ -81,12 +81,14 @@ class Reader:
             share: which rows of every batch are read, all of them if left out; samples are always read whole.
 
         Raises:
-            UserError: a shard is missing or damaged, or all rows together do not fill one batch.
+            UserError: a shard is missing or damaged, sites disagree about their rows, or all rows together do not fill
+                one batch.
         """
         self.folder, self.sites, self.shards = folder, tuple(sites), tuple(shards)
         self.batch_size, self.epochs, self.seed = batch_size, epochs, seed
         self.share = slice(0, batch_size) if share is None else share
-        opened = [open_aligned(folder, self.sites[:1], shard) for shard in shards]
+        # Every site, so that what does not fit is refused before the first step; what is kept holds no file open.
+        opened = [open_aligned(folder, self.sites, shard)._replace(shards=()) for shard in shards]
         self.rows_hashes = tuple(shard.rows_hash for shard in opened)
         self.rows_of_shards = tuple(shard.rows for shard in opened)
         self.rows = sum(self.rows_of_shards)
