@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from crosscoder_runs import sites_of
+from devices import on_every_device
 from disk_limits import file_size_limit
 from safetensors.torch import load_file
 from torch import Tensor
@@ -46,9 +47,13 @@ def raw_rows(sites: int = 3) -> Tensor:
     return random(50, sites, 8, seed=40) * norms[:, None] / 8**0.5
 
 
+@on_every_device
 @pytest.mark.parametrize(("nonlinearity", "gate", "k"), KINDS)
-def test_encode_and_decode_are_the_plain_expressions_of_the_design(nonlinearity: str, gate: str, k: int | None) -> None:
-    crosscoder, raw_BSD = crosscoder_of(nonlinearity, gate, k).double(), raw_rows().double()
+def test_encode_and_decode_are_the_plain_expressions_of_the_design(
+    nonlinearity: str, gate: str, k: int | None, device: str
+) -> None:
+    crosscoder = crosscoder_of(nonlinearity, gate, k).to(device, torch.float64)
+    raw_BSD = raw_rows().to(device, torch.float64)
     x_BSD = crosscoder.scales[:, None] * (raw_BSD - crosscoder.centers)
     h_BL = sum(x_BSD[:, s] @ crosscoder.W_enc[s] for s in range(3)) + crosscoder.b_enc
     n_LS = crosscoder.W_dec.square().sum(-1).sqrt()
@@ -58,7 +63,7 @@ def test_encode_and_decode_are_the_plain_expressions_of_the_design(nonlinearity:
     if nonlinearity in ("jumprelu", "batchtopk"):
         least = crosscoder.thresholds()
     else:
-        least = added_BSL.topk(k, dim=-1).values[..., -1:] - 1e-9 if k else torch.zeros(1)
+        least = added_BSL.topk(k, dim=-1).values[..., -1:] - 1e-9 if k else torch.zeros(1, device=device)
     f_BSL = torch.where(added_BSL > least.clamp_min(0.0), h_BSL, 0.0)
     f = crosscoder.encode(raw_BSD)
     torch.testing.assert_close(f, f_BSL if gate == "site" else f_BSL[:, 0])
@@ -82,9 +87,11 @@ def test_a_loaded_file_gives_the_same_code_and_output_for_raw_activations(
     assert loaded.gate == gate
 
 
+@on_every_device
 @pytest.mark.parametrize(("nonlinearity", "gate", "k"), KINDS)
-def test_a_row_is_encoded_alike_in_any_batch(nonlinearity: str, gate: str, k: int | None) -> None:
-    crosscoder, raw_BSD = crosscoder_of(nonlinearity, gate, k).double(), raw_rows().double()
+def test_a_row_is_encoded_alike_in_any_batch(nonlinearity: str, gate: str, k: int | None, device: str) -> None:
+    crosscoder = crosscoder_of(nonlinearity, gate, k).to(device, torch.float64)
+    raw_BSD = raw_rows().to(device, torch.float64)
     alone = torch.cat([crosscoder.encode(row_SD[None]) for row_SD in raw_BSD])
     torch.testing.assert_close(crosscoder.encode(raw_BSD), alone)
 
