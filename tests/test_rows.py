@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -154,6 +155,17 @@ def test_a_rows_file_with_a_flipped_byte_is_refused(tmp_path: Path, column: str)
     whole[whole.index(data) + 1001] ^= 4
     path.write_bytes(whole)
     with pytest.raises(UserError, match=re.escape(f"{path}: its bytes have changed")):
+        read_rows(path)
+
+
+@pytest.mark.parametrize("name", ["rows_hash", "tokens_hash", "crc32"])
+def test_a_rows_file_that_lacks_what_it_is_checked_by_is_refused(tmp_path: Path, name: str) -> None:
+    token_file(tmp_path / "train.h5")
+    path = tmp_path / "train-00000.h5"
+    write_rows(settings(), tmp_path / "train.h5", path, None)
+    with h5py.File(path, "r+") as file:
+        del file.attrs[name]
+    with pytest.raises(UserError, match=re.escape(f"{path}: attribute '{name}' is missing")):
         read_rows(path)
 
 

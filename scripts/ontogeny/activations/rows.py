@@ -122,10 +122,9 @@ def read_rows(path: Path) -> Rows:
     Raises:
         UserError: the file is missing, damaged, or its columns differ in length.
     """
-    stored = open_arrays(path, dict.fromkeys(COLUMNS, ("int32",)), ("rows_hash", "tokens_hash"))
+    stored = open_arrays(path, dict.fromkeys(COLUMNS, ("int32",)), ("rows_hash", "tokens_hash", "crc32"))
     context, position, document, token = columns = [np.array(stored.arrays[name]) for name in COLUMNS]
-    if "crc32" in stored.attributes:
-        stored.verify()
+    stored.verify()
     if len({column.shape for column in columns}) > 1:
         shapes = ", ".join(f"{name} {column.shape}" for name, column in zip(COLUMNS, columns, strict=True))
         raise UserError(f"{path}: columns differ in length ({shapes}); delete it and run again")
