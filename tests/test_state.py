@@ -151,12 +151,8 @@ RESAMPLED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("step", [1, 79, 81])
-def test_a_run_stopped_around_a_resampling_ends_with_the_same_bytes(
-    activations: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = settings_of(**RESAMPLED, save_every=1)
-    train_small(tmp_path / "whole", settings, activations)
+def train_up_to(step: int, folder: Path, settings: RunSettings, activations: Path) -> None:
+    """Train until the process ends without a warning before the step that would follow."""
     take = Stepper.step
 
     def die(self: Stepper, raw_BSD: Tensor, logged: bool) -> dict[str, float] | None:
@@ -164,10 +160,30 @@ def test_a_run_stopped_around_a_resampling_ends_with_the_same_bytes(
             raise KeyboardInterrupt
         return take(self, raw_BSD, logged)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Stepper, "step", die)
-        train_small(tmp_path / "stopped", settings, activations)
+        train_small(folder, settings, activations)
+
+
+@pytest.mark.parametrize("step", [1, 79, 81])
+def test_a_run_stopped_around_a_resampling_ends_with_the_same_bytes(
+    activations: Path, tmp_path: Path, step: int
+) -> None:
+    settings = settings_of(**RESAMPLED, save_every=1)
+    train_small(tmp_path / "whole", settings, activations)
+    train_up_to(step, tmp_path / "stopped", settings, activations)
     train_small(tmp_path / "stopped", settings, activations)
+    assert bytes_of(tmp_path / "stopped" / "run") == bytes_of(tmp_path / "whole" / "run")
+
+
+def test_a_run_goes_on_where_states_are_to_be_saved_at_other_steps(
+    activations: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    train_small(tmp_path / "whole", settings_of(epochs=1, save_every=20), activations)
+    train_up_to(25, tmp_path / "stopped", settings_of(epochs=1, save_every=20), activations)
+    train_small(tmp_path / "stopped", settings_of(epochs=1, save_every=3), activations)
+    assert "goes on from step 20 of 64" in caplog.text
     assert bytes_of(tmp_path / "stopped" / "run") == bytes_of(tmp_path / "whole" / "run")
 
 

@@ -221,7 +221,7 @@ def _write(out: Path, stepper: Stepper, rows: Rows, study: Path | None) -> None:
 
 
 def _fingerprint(settings: RunSettings, reader: Reader, statistics: Sequence[SiteStatistics], code: str) -> str:
-    """Hash everything that decides the result: settings, rows, activations (by their statistics) and code."""
-    parts = [settings.model_dump_json(), *reader.rows_hashes, code]
+    """Hash everything that decides the files: settings, rows, activations (by their statistics) and code."""
+    parts = [settings.model_dump_json(exclude={"save_every"}), *reader.rows_hashes, code]
     parts += [repr((site.rows, site.mean.tolist(), site.mean_norm, site.centered_norm)) for site in statistics]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
