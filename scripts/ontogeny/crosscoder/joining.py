@@ -8,7 +8,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from ontogeny.crosscoder.parallel import ALONE, Ranks, wait_for_the_end
+from ontogeny.crosscoder.parallel import ALONE, Ranks, together, wait_for_the_end
 from ontogeny.errors import UserError
 
 TIMEOUT = timedelta(minutes=30)
@@ -50,10 +50,14 @@ def joined(data_ranks: int) -> Iterator[Ranks]:
 
 def _refuse(wrong: bool | int, message: str) -> None:
     """Let the first process alone say what is wrong on all of them."""
-    if wrong and dist.get_rank() == 0:
+    if not wrong:
+        return
+    # All have to be here before the first one leaves: one that still looks for it would fail with words of its own.
+    with together():
+        dist.all_reduce(torch.zeros(1))
+    if dist.get_rank() == 0:
         raise UserError(message)
-    if wrong:
-        wait_for_the_end()
+    wait_for_the_end()
 
 
 def _grid(site_ranks: int, data_ranks: int, local: int) -> Ranks:
