@@ -149,7 +149,7 @@ def test_rows_without_variance_are_refused(tmp_path: Path) -> None:
 def test_decoding_what_fires_is_decoding(
     nonlinearity: str, gate: str, few: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoding, "FEW", few)
+    monkeypatch.setattr(encoding, "FEW", dict.fromkeys(encoding.FEW, few))
     crosscoder = random_crosscoder(D_MODEL, nonlinearity, gate).requires_grad_(False)
     x_BSD = torch.randn(9, len(SITES), D_MODEL, generator=torch.Generator().manual_seed(0)) * 3
     f = crosscoder.encode(x_BSD)
