@@ -177,9 +177,14 @@ def size_of(axis: Axes) -> tuple[float, float]:
 
 def room(names: Iterable[str], style: FigureStyle, gap: float = 1.5) -> float:
     """Measure the millimetres that names at the ends of lines take at the right of a panel."""
-    lines = [line for name in names for line in name.split("\n") if line.strip()]
-    widths = [TextPath((0, 0), line, size=style.font_size - 1).get_extents().width for line in lines]
-    return float(max(widths, default=0.0)) * MM_PER_INCH / POINTS_PER_INCH + 2 * gap
+    return max((width_of(name, style.font_size - 1) for name in names), default=0.0) + 2 * gap
+
+
+def width_of(text: str, size: float | None = None) -> float:
+    """Measure the millimetres that a text takes, that of its longest line, at `size` points or that of all text."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    points = [TextPath((0, 0), line, size=size or mpl.rcParams["font.size"]).get_extents().width for line in lines]
+    return float(max(points, default=0.0)) * MM_PER_INCH / POINTS_PER_INCH
 
 
 def spread(centres: NDArray[np.float64], heights: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
