@@ -9,6 +9,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+CLASSES = {
+    "always-on": "initialisation",
+    "returning": "initialisation",
+    "fading": "initialisation",
+    "lasting": "emergent",
+    "transient": "emergent",
+}
+"""The five classes of features that exist, and of which of the two classes of the paper each is a part.
+
+An *initialisation* feature is above tau at the first site, an *emergent* one is not. Of the first, those above tau at
+every site are always-on, the others returning or fading as they are above tau at the last site or not; of the second,
+those above tau at the last site are lasting, the others transient. So each feature is in exactly one class.
+"""
+
 ABSENT = -1
 """Index of a site that does not exist: latents whose decoder is zero everywhere never peak nor emerge."""
 
@@ -53,3 +67,19 @@ def emergence(norms_LS: NDArray[np.floating], threshold: float) -> Emergence:
         above_LS[:, 0],
         above_LS.mean(axis=1),
     )
+
+
+def feature_classes(normalised_LS: NDArray[np.floating], threshold: float) -> NDArray[np.str_]:
+    """Put each feature into one of `CLASSES`.
+
+    Args:
+        normalised_LS: norms over their maximum, of features that have a decoder (shape: [L, S]).
+        threshold: tau, above 0 and below 1.
+
+    Returns:
+        Names of classes (shape: [L]).
+    """
+    above_LS = normalised_LS > threshold
+    first_L, last_L = above_LS[:, 0], above_LS[:, -1]
+    at_start_L = np.where(above_LS.all(axis=1), "always-on", np.where(last_L, "returning", "fading"))
+    return np.where(first_L, at_start_L, np.where(last_L, "lasting", "transient"))
