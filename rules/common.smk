@@ -225,6 +225,11 @@ def recovery_files(dictionary, run):
     ]
 
 
+def geometry_file(table, dictionary="{dictionary}", run="{run}"):
+    """Name a table of the geometry of a run over several sites."""
+    return f"{STUDY.root}/metrics/{dictionary}/{run}/{table}.csv"
+
+
 def of_runs(pattern, *dictionaries):
     """Fill `{dictionary}` and `{run}` of a pattern with every run of the dictionaries named, or of all."""
     return [
@@ -259,6 +264,10 @@ wildcard_constraints:
     run=r"latents[^/]+",
     number=r"\d{5}",
 
+
+# Dictionaries whose sites can be compared with each other, and the tables that do so.
+OVER_SITES = [name for name in STUDY.dictionaries if len(STUDY.sites(name)) > 1]
+GEOMETRY_TABLES = ("rotation", "classes", "persistence", "dimensionality")
 
 TRAINED = [name for name, model in STUDY.models.items() if model.source == "train"]
 FETCHED = [

@@ -143,3 +143,25 @@ rule features:
         + " --log {log} --threads {threads} --settings {params.settings:q}"
         " --dictionary {params.dictionary} --activations {params.activations} --shards {params.shards}"
         " --tokens {input.tokens} --tokenizer {input.tokenizer} --out {params.out}"
+
+
+rule geometry:
+    input:
+        dictionary="<results>/dictionaries/{dictionary}/{run}/crosscoder.safetensors",
+        features="<results>/features/{dictionary}/{run}/features.parquet",
+    output:
+        [geometry_file(table) for table in GEOMETRY_TABLES],
+    log:
+        "<logs>/geometry/{dictionary}/{run}.log",
+    wildcard_constraints:
+        dictionary=one_of(OVER_SITES),
+    conda:
+        "../envs/gpu.yaml"
+    params:
+        dictionary=subpath(input.dictionary, parent=True),
+        out=subpath(output[0], parent=True),
+        code=code("geometry.py"),
+    shell:
+        command("geometry.py")
+        + " --log {log} --threads {threads} --dictionary {params.dictionary} --features {input.features}"
+        " --out {params.out}"

@@ -5,6 +5,7 @@ FEATURED, FEATURED_RUN = STUDY.featured_run()
 
 # What each figure is drawn from, and where it stands in the report.
 RECONSTRUCTION = "<results>/metrics/{dictionary}/{run}/reconstruction.csv"
+FEATURES = f"<results>/features/{FEATURED}/{FEATURED_RUN}/features.parquet"
 FIGURES = {
     "pareto": ("Sparsity and reconstruction", of_runs(RECONSTRUCTION)),
     "reconstruction": (
@@ -18,7 +19,19 @@ FIGURES = {
     ),
     "decoder_norms": (
         "Features over training",
-        [f"<results>/features/{FEATURED}/{FEATURED_RUN}/features.parquet"],
+        [FEATURES],
+    ),
+    "evolution_overview": (
+        "Features over training",
+        [
+            FEATURES,
+            geometry_file("rotation", FEATURED, FEATURED_RUN),
+            geometry_file("persistence", FEATURED, FEATURED_RUN),
+        ],
+    ),
+    "feature_classes": (
+        "Features over training",
+        [FEATURES, geometry_file("classes", FEATURED, FEATURED_RUN)],
     ),
     "language_model": (
         "Language model",
@@ -89,6 +102,12 @@ STAGE_FILES = {
         for name in STUDY.dictionaries
         for run in STUDY.runs(name)
         for file in metrics_files(name, run) + recovery_files(name, run)
+    ]
+    + [
+        geometry_file(table, name, run)
+        for name in OVER_SITES
+        for run in STUDY.runs(name)
+        for table in GEOMETRY_TABLES
     ],
     "features": of_runs(rules.features.output[0]),
     "database": of_runs(rules.database.output[0]),

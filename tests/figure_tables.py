@@ -7,9 +7,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
+from ontogeny.evaluation.geometry_tables import write_geometry
 from ontogeny.evaluation.tables import Measurement, RunIdentity, metrics_table
 from ontogeny.sites import Site
 
@@ -123,6 +126,36 @@ def features(folder: Path, norms_LS: np.ndarray, dead: float = 0.05, sites: tupl
     return file
 
 
+def geometry(folder: Path, table: Path, turned: float = 120.0) -> dict[str, Path]:
+    """Write the geometry of the run of a `features.parquet`, whose decoders turn by up to `turned` degrees."""
+    read = pq.read_table(table)
+    sites = json.loads(read.schema.metadata[b"sites"])
+    norms_LS = np.array(read["decoder_norm"].to_pylist())
+    random = np.random.default_rng(7)
+    angle_LS = np.radians(turned) * random.random((len(norms_LS), 1)) * np.linspace(0, 1, len(sites)) ** 2
+    plane_LDP = np.linalg.qr(random.standard_normal((len(norms_LS), 16, 2)))[0]
+    decoder_LSD = norms_LS[:, :, None] * np.stack([np.cos(angle_LS), np.sin(angle_LS)], axis=2) @ plane_LDP.mT
+    run = RunIdentity("crosscoder", "latents2048-k32-seed0", len(norms_LS), 32.0, 0)
+    dictionary = folder / "dictionaries" / run.dictionary / run.run
+    dictionary.mkdir(parents=True, exist_ok=True)
+    save_file({"W_dec": torch.tensor(decoder_LSD, dtype=torch.float32)}, dictionary / "crosscoder.safetensors")
+    (dictionary / "config.json").write_text(json.dumps({**run._asdict(), "sites": sites}))
+    metrics = folder / "metrics" / run.dictionary / run.run
+    write_geometry(dictionary, table, metrics)
+    return {name: metrics / f"{name}.csv" for name in ("rotation", "persistence", "classes", "dimensionality")}
+
+
+def overview_of(folder: Path, table: Path) -> list[Path]:
+    """Write what `evolution_overview` reads."""
+    tables = geometry(folder, table)
+    return [table, tables["rotation"], tables["persistence"]]
+
+
+def classes_of(folder: Path, table: Path) -> list[Path]:
+    """Write what `feature_classes` reads."""
+    return [table, geometry(folder, table)["classes"]]
+
+
 def training(folder: Path, model: str = "neox", scale: float = 1.0) -> Path:
     """Write `training.csv` of a language model; `scale` squeezes its losses together."""
     random = np.random.default_rng(3)
@@ -163,7 +196,9 @@ def default_tables(folder: Path) -> dict[str, list[Path]]:
     return {
         "pareto": reconstructions + [reconstruction(folder, run, SITES[-1:], gain=0.18) for run in singles],
         "reconstruction": reconstructions + [nll(folder, run) for run in crosscoders],
-        "decoder_norms": [features(folder, norms(2048))],
+        "decoder_norms": [table := features(folder, norms(2048))],
+        "evolution_overview": overview_of(folder, table),
+        "feature_classes": classes_of(folder, table),
         "language_model": [training(folder), tokenizer(folder)],
     }
 

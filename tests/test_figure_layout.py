@@ -18,6 +18,20 @@ from ontogeny.figures.writer import figure_module
 from ontogeny.sites import Site
 
 TWO_MODELS = tuple(Site(model, step, made_up.HOOK) for model in ("neox", "gpt") for step in made_up.STEPS)
+
+
+def _over_models(at: Path) -> list[Path]:
+    return [made_up.features(at, np.tile(made_up.norms(300), 2), sites=TWO_MODELS)]
+
+
+def _many(at: Path) -> list[Path]:
+    """Thirty-two checkpoints, as in the paper."""
+    steps = (0, *(2**n for n in range(10)), *range(1000, 143001, 7100)[:20], 143000)
+    sites = tuple(Site("pythia", step, made_up.HOOK) for step in steps)
+    norms_LS = np.repeat(made_up.norms(300), 3, axis=1)[:, : len(sites)]
+    return [made_up.features(at, norms_LS, sites=sites)]
+
+
 VARIANTS: dict[str, tuple[str, Callable[[Path], list[Path]], dict[str, Any]]] = {
     "sizes and seeds": (
         "pareto",
@@ -33,6 +47,40 @@ VARIANTS: dict[str, tuple[str, Callable[[Path], list[Path]], dict[str, Any]]] = 
     "norms over layers": ("decoder_norms", lambda at: made_up.features_of(at, sites=made_up.LAYERS), {}),
     "one class": ("decoder_norms", lambda at: made_up.features_of(at, initial=0), {"features": 1000}),
     "few features of a class": ("decoder_norms", lambda at: made_up.features_of(at, initial=0.01), {}),
+    "overview of layers": (
+        "evolution_overview",
+        lambda at: made_up.overview_of(at, *made_up.features_of(at, sites=made_up.LAYERS)),
+        {},
+    ),
+    "overview of models": ("evolution_overview", lambda at: made_up.overview_of(at, *_over_models(at)), {}),
+    "overview of one class": (
+        "evolution_overview",
+        lambda at: made_up.overview_of(at, *made_up.features_of(at, initial=0)),
+        {},
+    ),
+    "overview of few features of a class": (
+        "evolution_overview",
+        lambda at: made_up.overview_of(at, *made_up.features_of(at, initial=0.99)),
+        {},
+    ),
+    "overview of many checkpoints": ("evolution_overview", lambda at: made_up.overview_of(at, *_many(at)), {}),
+    "classes of layers": (
+        "feature_classes",
+        lambda at: made_up.classes_of(at, *made_up.features_of(at, sites=made_up.LAYERS)),
+        {},
+    ),
+    "classes of models": ("feature_classes", lambda at: made_up.classes_of(at, *_over_models(at)), {}),
+    "emergent classes": ("feature_classes", lambda at: made_up.classes_of(at, *made_up.features_of(at, initial=0)), {}),
+    "classes of few features": (
+        "feature_classes",
+        lambda at: made_up.classes_of(at, made_up.features(at, made_up.norms(3), dead=0)),
+        {},
+    ),
+    "classes in a column": (
+        "feature_classes",
+        lambda at: made_up.classes_of(at, *_many(at)),
+        {"width": 140, "height": 60},
+    ),
     "short training": ("language_model", lambda at: [made_up.training(at, scale=0.3)], {}),
     "two models": ("language_model", lambda at: [made_up.training(at), made_up.training(at, "gpt_large")], {}),
     **{name: (name, lambda at, name=name: made_up.default_tables(at)[name], {}) for name in FIGURES},  # type: ignore[misc]

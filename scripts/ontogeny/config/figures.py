@@ -54,6 +54,22 @@ class DecoderNormsFigure(FigureSettings):
     """A perceptually uniform matplotlib colour map; it runs from light (0) to dark (1), like ink on paper."""
 
 
+class EvolutionOverviewFigure(DecoderNormsFigure):
+    """Norms, rotation and persistence of features on one page."""
+
+    height: Millimetres = 106.0
+    """Millimetres."""
+
+
+class FeatureClassesFigure(FigureSettings):
+    """Classes of features by tau."""
+
+    width: Millimetres = 180.0
+    """Millimetres; a column is 88, a page 180."""
+    height: Millimetres = 66.0
+    """Millimetres."""
+
+
 class FiguresSettings(Settings):
     """The study's figures."""
 
@@ -67,5 +83,9 @@ class FiguresSettings(Settings):
     """FVU, loss and recovered loss per site."""
     decoder_norms: DecoderNormsFigure = DecoderNormsFigure()
     """Decoder norms of a feature sample over training."""
+    evolution_overview: EvolutionOverviewFigure = EvolutionOverviewFigure()
+    """Decoder norms of a feature sample, rotation of decoders, persistence of features."""
+    feature_classes: FeatureClassesFigure = FeatureClassesFigure()
+    """Features of each class by tau, and how each class moves over training."""
     language_model: FigureSettings = FigureSettings()
     """Loss of the language model with its checkpoints."""

@@ -178,7 +178,14 @@ class Study(Settings):
         """Figures that the study can draw: some need a model trained here, or a dictionary over several sites."""
         several = len(self.sites(self.featured_run()[0])) > 1
         trained = any(isinstance(model, TrainedModel) for model in self.models.values())
-        conditions = {"pareto": True, "reconstruction": True, "decoder_norms": several, "language_model": trained}
+        conditions = {
+            "pareto": True,
+            "reconstruction": True,
+            "decoder_norms": several,
+            "evolution_overview": several,
+            "feature_classes": several,
+            "language_model": trained,
+        }
         return tuple(name for name, holds in conditions.items() if holds)
 
     def featured_run(self) -> tuple[str, str]:

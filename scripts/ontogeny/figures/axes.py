@@ -15,6 +15,8 @@ from ontogeny.sites import Site
 
 GAP = 0.15
 """Distance of the slot of step 0 from the first other step, as a share of the length of the rest."""
+MM_PER_STEP = 4.5
+"""Millimetres that the name of a step takes at least."""
 MM_PER_NAME = 3.0
 """Millimetres that a name below a panel takes at least."""
 
@@ -46,7 +48,7 @@ class StepScale(NamedTuple):
 
     def mark(self, axis: Axes) -> None:
         """Give an axis its ticks, its limits, its label and the break after step 0."""
-        major, minor = self._ticks()
+        major, minor = self._ticks(int(size_of(axis)[0] / MM_PER_STEP))
         zero = [self.slot] if self.zero else []
         names = ["0"] * self.zero + [step_name(step) for step in major]
         axis.xaxis.set_major_locator(FixedLocator([*zero, *np.log10(major)]))
@@ -59,8 +61,11 @@ class StepScale(NamedTuple):
         if self.zero:
             cut(axis, (self.slot + float(np.log10(self.first))) / 2, GAP * self.length / 7)
 
-    def _ticks(self) -> tuple[list[int], list[int]]:
-        """Choose decades, and between them their multiples; 1-2-5 where there are fewer than two decades."""
+    def _ticks(self, room: int) -> tuple[list[int], list[int]]:
+        """Choose decades, and between them their multiples; 1-2-5 where there are fewer than two decades.
+
+        Where there is no room for so many names, every second or third is kept.
+        """
         powers = [10**n for n in range(int(np.log10(self.last)) + 1)]
         inside = {
             factors: [f * power for power in powers for f in factors if self.first <= f * power <= self.last]
@@ -68,6 +73,7 @@ class StepScale(NamedTuple):
         }
         decades, some, all_multiples = inside.values()
         major = next((ticks for ticks in (decades, some) if len(ticks) > 1), sorted({self.first, self.last}))
+        major = major[:: -(-len(major) // max(room, 1))]
         return major, [step for step in all_multiples if step not in major]
 
 
@@ -126,6 +132,19 @@ class SiteAxis(NamedTuple):
             axis.set_xticks(self.positions[::every], names[::every], rotation=rotation)
             axis.set_xlabel(_kind(self.sites))
         axis.set_xlim(self.edges.min(), self.edges.max())
+
+    def mark_both(self, axis: Axes) -> None:
+        """Mark a panel whose two axes are this one; step 0 stands apart on the vertical one without a break."""
+        self.mark(axis)
+        axis.set_yticks(axis.get_xticks(), [label.get_text() for label in axis.get_xticklabels()])
+        axis.set_yticks(axis.get_xticks(minor=True), minor=True)
+        axis.set_ylim(axis.get_xlim())
+        axis.set_ylabel(axis.get_xlabel())
+
+    @property
+    def noun(self) -> str:
+        """What a site of this axis is called: a checkpoint where the training step alone tells sites apart."""
+        return "site" if self.scale is None else "checkpoint"
 
     def line(self, axis: Axes, values: ArrayLike, look: Mapping[str, Any]) -> None:
         """Draw one value a site as lines over the stretches; what leads over the break after step 0 is dotted."""

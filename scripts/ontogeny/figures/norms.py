@@ -106,7 +106,7 @@ def bracket(axis: Axes, rows: pd.DataFrame, totals: Mapping[str, int], upright: 
         axis: the heatmap.
         rows: as `sample_norms` returns them.
         totals: features of each class.
-        upright: whether the words run upwards, which takes less room at the left.
+        upright: whether the words run upwards, which takes less room and leaves none for the size of the sample.
     """
     blocks = rows.groupby("class", sort=False)["row"].agg(["min", "max"])
     count = int(rows["row"].max()) + 1
@@ -129,19 +129,24 @@ def bracket(axis: Axes, rows: pd.DataFrame, totals: Mapping[str, int], upright: 
             -4 * millimetre, 1 - place, text, color=CLASSES[name], transform=axis.transAxes, ha="right", va="center",
             rotation=90 if upright else 0, multialignment="center" if upright else "right",
         )  # fmt: skip
-    axis.text(
-        -4 * millimetre, -0.02, f"sample of {count:,}", color=GREY, transform=axis.transAxes, ha="right", va="top",
-        fontsize="small",
-    )  # fmt: skip
+    if not upright:
+        axis.text(
+            -4 * millimetre, -0.02, f"sample of {count:,}", color=GREY, transform=axis.transAxes, ha="right", va="top",
+            fontsize="small",
+        )  # fmt: skip
 
 
 def norm_bar(
-    axis: Axes, colormap: str, threshold: float, orientation: Literal["vertical", "horizontal"] = "vertical"
+    axis: Axes,
+    colormap: str,
+    threshold: float,
+    orientation: Literal["vertical", "horizontal"] = "vertical",
+    label: str = "Normalised decoder norm",
 ) -> None:
     """Draw the colour bar of normalised norms, with tau."""
     mappable = ScalarMappable(Normalize(0, 1), f"{colormap}_r")
     bar = axis.figure.colorbar(mappable, cax=axis, orientation=orientation)
     ticks = {0.0: "0", threshold: f"{threshold:g} = τ", 1.0: "1"}
     bar.set_ticks(list(ticks), labels=list(ticks.values()))
-    bar.set_label("Normalised decoder norm")
+    bar.set_label(label)
     bar.outline.set_visible(False)
