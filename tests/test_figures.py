@@ -130,6 +130,31 @@ MISTAKES: dict[str, tuple[str, Callable[[Path], list[Path]], str]] = {
         lambda at: [_without_metadata(made_up.features_of(at)[0])],
         "'dictionary' is missing",
     ),
+    "overview without its tables": (
+        "evolution_overview",
+        lambda at: made_up.features_of(at),
+        "1 tables were named; expected features.parquet, rotation.csv and persistence.csv",
+    ),
+    "overview of one site": (
+        "evolution_overview",
+        lambda at: [made_up.features(at, made_up.norms(50)[:, -1:], sites=made_up.LAST), at / "a.csv", at / "b.csv"],
+        "the run has one site",
+    ),
+    "overview of two runs": (
+        "evolution_overview",
+        lambda at: [*_of_another_run(made_up.overview_of(at, *made_up.features_of(at)), 1)],
+        "rotation.csv: it is of another run than the features; run the rule 'geometry' again",
+    ),
+    "classes of two runs": (
+        "feature_classes",
+        lambda at: [*_of_another_run(made_up.classes_of(at, *made_up.features_of(at)), 1)],
+        "classes.csv: it is of another run than the features; run the rule 'geometry' again",
+    ),
+    "all classes dead": (
+        "feature_classes",
+        lambda at: made_up.classes_of(at, made_up.features(at, made_up.norms(50), dead=1.0)),
+        "none of 50 features fires on the heldout rows",
+    ),
     "no loss": (
         "language_model",
         lambda at: [_edited(made_up.training(at), lambda table: table.assign(loss=np.nan))],
@@ -147,6 +172,11 @@ MISTAKES: dict[str, tuple[str, Callable[[Path], list[Path]], str]] = {
 def _written(file: Path, text: str) -> Path:
     file.write_text(text)
     return file
+
+
+def _of_another_run(files: list[Path], number: int) -> list[Path]:
+    _edited(files[number], lambda table: table.assign(run="latents2048-k64-seed0"))
+    return files
 
 
 def _without_metadata(file: Path) -> Path:
@@ -198,6 +228,11 @@ def test_caption_speaks_of_the_numbers_drawn(tables: dict[str, list[Path]]) -> N
         f"Of {len(alive):,} features that fire, {alive['initialisation'].sum():,}" in captions["decoder_norms"].finding
     )
     assert captions["decoder_norms"].run == "run latents2048-k32-seed0 of crosscoder"
+    overview = captions["evolution_overview"].finding
+    assert "The mean cosine of step 0 with step 1,000 is 0.418 for all features" in overview
+    assert "features are above tau = 0.5 at 5 of 12 checkpoints or fewer, 0% at all." in overview
+    classes = captions["feature_classes"].finding
+    assert f"Of {len(alive):,} features that fire, 0 are always-on, 0 are returning" in classes
     assert "a uniform guess over 4,096 tokens: 8.32 nats" in captions["language_model"].finding
 
 

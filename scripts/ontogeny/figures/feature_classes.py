@@ -149,11 +149,13 @@ def _draw_counts(axis: Axes, rows: pd.DataFrame, threshold: float, groups: dict[
     axis.set_ylim(0, tops_CT[-1, 0])
     axis.set_xlabel("Threshold τ of the normalised norm")
     axis.set_ylabel("Features that fire")
-    axis.locator_params(axis="y", nbins=6)
+    axis.locator_params(axis="y", nbins=6, integer=True)
     axis.yaxis.set_major_formatter("{x:,.0f}")
     right = 1 + STRIP / size_of(axis)[0]
     beside, ends = tau_T[0] + right * (tau_T[-1] - tau_T[0]), []
     for name, low_T, high_T in zip(CLASSES, tops_CT[:-1], tops_CT[1:], strict=True):
+        if (low_T == high_T).all():
+            continue
         axis.fill_between(tau_T, low_T, high_T, facecolor=colours[name], edgecolor="white", linewidth=THIN)
         if not _name_inside(axis, name, (tau_T, low_T, high_T), threshold, colours[name]) and high_T[-1] > low_T[-1]:
             ends.append(End(beside, (low_T[-1] + high_T[-1]) / 2, name, INK))
