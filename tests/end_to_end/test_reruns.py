@@ -13,11 +13,13 @@ from .conftest import Workspace
 AFTER_CORPUS = {
     "tokenizer": 1, "tokens": 2, "language_model": 1, "rows": 3, "activations": 12, "statistics": 4, "dictionary": 3,
     "reconstruction": 3, "losses": 3, "nll": 3, "features": 3, "database": 3, "pareto_figure": 1, "reconstruction_figure": 1,
-    "decoder_norms_figure": 1, "language_model_figure": 1, "gallery": 1,
+    "decoder_norms_figure": 1, "geometry": 1, "evolution_overview_figure": 1, "feature_classes_figure": 1,
+    "language_model_figure": 1, "gallery": 1,
 }  # fmt: skip
 CROSSCODER_RUNS = {
     "dictionary": 2, "reconstruction": 2, "losses": 2, "nll": 2, "features": 2, "database": 2, "pareto_figure": 1,
-    "reconstruction_figure": 1, "decoder_norms_figure": 1, "gallery": 1,
+    "reconstruction_figure": 1, "decoder_norms_figure": 1, "geometry": 1, "evolution_overview_figure": 1,
+    "feature_classes_figure": 1, "gallery": 1,
 }  # fmt: skip
 ALL_RUNS = {
     **CROSSCODER_RUNS,
@@ -82,6 +84,9 @@ def test_finished_study_has_nothing_to_do(finished: Workspace) -> None:
     ("path", "value", "expected"),
     [
         (("figures", "decoder_norms", "colormap"), "viridis", {"decoder_norms_figure": 1, "gallery": 1}),
+        (("evaluation", "features", "emergence_threshold"), 0.4,
+         {"features": 3, "geometry": 1, "decoder_norms_figure": 1, "evolution_overview_figure": 1,
+          "feature_classes_figure": 1, "database": 3, "gallery": 1}),
         (("figures", "pareto", "height"), 50.0, {"pareto_figure": 1, "gallery": 1}),
         (("evaluation", "nll", "tokens"), 1024, {"losses": 3, "nll": 3, "reconstruction_figure": 1, "database": 3, "gallery": 1}),
         (("database", "uri"), "mongodb://localhost:27017", {"database": 3}),

@@ -22,7 +22,7 @@ RUNS = [
     ("crosscoder", "latents128-k8-seed0"),
     ("sae", "latents128-sparsity0.5-seed0"),
 ]
-FIGURES = ("pareto", "reconstruction", "decoder_norms", "language_model")
+FIGURES = ("pareto", "reconstruction", "decoder_norms", "evolution_overview", "feature_classes", "language_model")
 COLUMNS = [
     "dictionary",
     "run",
