@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from ontogeny.config.figures import EvolutionOverviewFigure, FigureStyle
 from ontogeny.errors import UserError
 from ontogeny.evaluation.feature_table import Features
-from ontogeny.evaluation.tables import COLUMNS
 from ontogeny.figures.axes import SiteAxis, site_axis, site_names, step_name
 from ontogeny.figures.caption import Caption, counted, listed, rounded
-from ontogeny.figures.norms import bracket, draw_norms, features_to_draw, norm_bar, sample_norms
+from ontogeny.figures.norms import bracket, draw_norms, features_to_draw, norm_bar, read_geometry, sample_norms
 from ontogeny.figures.style import CLASSES, INK, MM_PER_INCH, THICK, letter, page, panel, room, size_of, width_of
-from ontogeny.figures.tables import SITE, read_table
+from ontogeny.figures.tables import SITE
 from ontogeny.sites import Site
 
 TITLE = "Evolution of features"
@@ -47,6 +46,8 @@ MAPS = ("all", *CLASSES)
 COSINES = "YlGnBu"
 """Colour map of cosines, unlike that of norms."""
 LEFT, TOP, BAR = 15.0, 5.5, 2.5
+NAMES, BOTTOM = 9.0, 9.5
+"""Millimetres that numbers and a label take at the left of a panel and below it."""
 HEATMAP = 0.29
 """Share of the width for the norms."""
 GUTTER, NEAR = 6.5, 3.5
@@ -113,11 +114,8 @@ def values(
         settings: number of features and seed of the sample.
     """
     names = [name for name in CLASSES if (features.table["class"] == name).any()]
-    pairs = read_table(rotation, [*COLUMNS, *OTHER, "class"])
-    lives = read_table(persistence, [*COLUMNS, "threshold", "class", "sites_above"])
-    for file, table in ((rotation, pairs), (persistence, lives)):
-        if {*table["dictionary"], *table["run"]} != {features.labels["dictionary"], features.labels["run"]}:
-            raise UserError(f"{file}: it is of another run than the features; run the rule 'geometry' again")
+    pairs = read_geometry(rotation, [*OTHER, "class"], features)
+    lives = read_geometry(persistence, ["class", "sites_above"], features)
     wide = pairs.pivot(index=["class", *SITE, *OTHER], columns="metric", values="value").reset_index()
     shown = MAPS if len(names) > 1 else tuple(names)
     cosine = pd.concat([wide[wide["class"] == name] for name in shown]).rename(
@@ -150,10 +148,10 @@ def _draw_maps(
     """Draw the maps of cosines side by side, and return the height of the lowest thing below them in millimetres."""
     width, height = (float(inches) * MM_PER_INCH for inches in figure.get_size_inches())
     names = list(rows["class"].unique())
-    left += 9.0 if sites.scale is not None else 4.0 + room(site_names(sites.sites), style, 0)
+    left += NAMES if sites.scale is not None else 4.0 + room(site_names(sites.sites), style, 0)
     side = min((width - RIGHT - left - NEAR * (len(names) - 1)) / len(names), 0.36 * height)
     bottom = height - TOP - 3 - side
-    low = np.floor(10 * np.nanmin(rows["value"])) / 10
+    low = np.floor(10 * np.nanmin(rows["value"], initial=0.99)) / 10
     for number, name in enumerate(names):
         axis = panel(figure, left + number * (side + NEAR), bottom, side, side)
         _draw_map(axis, sites, cosine_matrix(sites, rows[rows["class"] == name]), low)
@@ -191,8 +189,8 @@ def _draw_persistence(
     width, count = float(figure.get_size_inches()[0]) * MM_PER_INCH, len(sites.sites)
     groups = {str(name): of_class.sort_values("sites_above") for name, of_class in rows.groupby("class", sort=False)}
     labels = {name: f"{name}\n{of_class['features'].sum():,} features" for name, of_class in groups.items()}
-    right = room(labels.values(), style) + KEY
-    axis = panel(figure, left + 9, 9.5, width - left - 9 - right, top - 9.5 - (ABOVE if sites.scale is not None else 5))
+    right, gap = room(labels.values(), style) + KEY, ABOVE if sites.scale is not None else 5.0
+    axis = panel(figure, left + NAMES, BOTTOM, width - left - NAMES - right, top - BOTTOM - gap)
     for name, of_class in groups.items():
         shares, filled = of_class["value"].to_numpy(), name == "initialisation"
         axis.stairs(shares, np.arange(count + 1) + 0.5, fill=filled, **_look(name))
@@ -261,7 +259,7 @@ def _rotation_in_words(sites: Sequence[Site], rows: pd.DataFrame) -> str:
     }
     far = [f"{rounded(matrix_SS[0, -1])} for {name} features" for name, matrix_SS in matrices.items()]
     steps = np.diagonal(next(iter(matrices.values())), offset=1)
-    most = int(np.nanargmin(steps))
+    most = int(np.where(np.isfinite(steps), steps, np.inf).argmin())
     error = rows["standard_error"].max()
     within = f" Standard errors over features are at most {rounded(error)}." if np.isfinite(error) else ""
     return (

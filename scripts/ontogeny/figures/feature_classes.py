@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -15,10 +16,9 @@ from ontogeny.config.figures import FeatureClassesFigure, FigureStyle
 from ontogeny.errors import UserError
 from ontogeny.evaluation.emergence import CLASSES, feature_classes
 from ontogeny.evaluation.feature_table import Features
-from ontogeny.evaluation.tables import COLUMNS
 from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, counted, listed
-from ontogeny.figures.norms import features_to_draw, norms_as_drawn, tidy
+from ontogeny.figures.norms import features_to_draw, norms_as_drawn, read_geometry, tidy
 from ontogeny.figures.style import CLASSES as COLOURS
 from ontogeny.figures.style import (
     INK,
@@ -36,7 +36,7 @@ from ontogeny.figures.style import (
     size_of,
     width_of,
 )
-from ontogeny.figures.tables import SITE, read_table
+from ontogeny.figures.tables import SITE
 
 TITLE = "Classes of features"
 DESCRIPTION = (
@@ -110,9 +110,7 @@ def values(features: Features, sites: SiteAxis, classes: Path) -> pd.DataFrame:
         sites: its site axis as drawn.
         classes: its `classes.csv`.
     """
-    table = read_table(classes, [*COLUMNS, "threshold"])
-    if {*table["dictionary"], *table["run"]} != {features.labels["dictionary"], features.labels["run"]}:
-        raise UserError(f"{classes}: it is of another run than the features; run the rule 'geometry' again")
+    table = read_geometry(classes, ["threshold"], features)
     counts = table[table["metric"].isin(CLASSES)].drop(columns=SITE).rename(columns={"metric": "class"})
     order = counts["class"].map(list(CLASSES).index)
     counts = counts.assign(order=order, panel="counts", features=counts["value"]).sort_values(["order", "threshold"])
@@ -136,7 +134,8 @@ def counts_by_class(rows: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np
 
 def _group_names(rows: pd.DataFrame, threshold: float) -> dict[str, str]:
     """Name the classes of the paper with their features at the study's tau."""
-    at_tau = rows[rows["threshold"] == threshold]
+    away = (rows["threshold"] - threshold).abs()
+    at_tau = rows[away == away.min()]
     totals = at_tau.groupby(at_tau["class"].map(CLASSES))["features"].sum()
     return {name: f"{name}\n{totals[name]:,} at τ" for name in COLOURS}
 
@@ -160,28 +159,13 @@ def _draw_counts(axis: Axes, rows: pd.DataFrame, threshold: float, groups: dict[
         if not _name_inside(axis, name, (tau_T, low_T, high_T), threshold, colours[name]) and high_T[-1] > low_T[-1]:
             ends.append(End(beside, (low_T[-1] + high_T[-1]) / 2, name, INK))
     axis.axvline(threshold, color=INK, linewidth=THIN, linestyle="--")
-    axis.annotate(
-        f"τ = {threshold:g}",
-        (threshold, 1),
-        (0, 2),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-        ha="center",
-        va="bottom",
-        fontsize="small",
-    )
+    mark = f"τ = {threshold:g}"
+    axis.text(threshold, 1.02, mark, transform=axis.get_xaxis_transform(), ha="center", va="bottom", fontsize="small")
     for whole, text in groups.items():
         own = [number for number, of in enumerate(CLASSES.values()) if of == whole]
         low, high = tops_CT[own[0], -1], tops_CT[own[-1] + 1, -1]
-        axis.plot(
-            [right, right],
-            [low, high],
-            color=COLOURS[whole],
-            linewidth=2,
-            transform=axis.get_yaxis_transform(),
-            clip_on=False,
-            solid_capstyle="butt",
-        )
+        look: dict[str, Any] = {"color": COLOURS[whole], "linewidth": 2, "clip_on": False, "solid_capstyle": "butt"}
+        axis.plot([right, right], [low, high], transform=axis.get_yaxis_transform(), **look)
         ends.append(End(beside, (low + high) / 2, text, COLOURS[whole]))
     label_ends(axis, ends, 1.5 + STRIP)
 
@@ -236,7 +220,7 @@ def caption(numbers: pd.DataFrame) -> Caption:
     counts, norms = (numbers[numbers["panel"] == name] for name in ("counts", "norms"))
     tau_T, counts_CT = counts_by_class(counts)
     threshold, total = float(norms["threshold"].iloc[0]), int(counts_CT[:, 0].sum())
-    at_tau = counts_CT[:, int(np.flatnonzero(tau_T == threshold)[0])]
+    at_tau = counts_CT[:, np.abs(tau_T - threshold).argmin()]
     parts = [f"{int(count):,} are {name}" for name, count in zip(CLASSES, at_tau, strict=True)]
     emergent_T = counts_CT[[whole == "emergent" for whole in CLASSES.values()]].sum(axis=0)
     finding = (

@@ -1,6 +1,6 @@
 """Decoder norms of a sample of features as a heatmap, for the figures that show one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from ontogeny.config.figures import DecoderNormsFigure
 from ontogeny.errors import UserError
 from ontogeny.evaluation.feature_table import Features, read_features
+from ontogeny.evaluation.tables import COLUMNS
 from ontogeny.figures.axes import SiteAxis
 from ontogeny.figures.caption import counted
 from ontogeny.figures.style import CLASSES, GREY, MM_PER_INCH, POINTS_PER_INCH, THICK, size_of, spread, width_of
-from ontogeny.figures.tables import SITE
+from ontogeny.figures.tables import SITE, read_table
 from ontogeny.randomness import generator
 
 
@@ -40,6 +41,18 @@ def features_to_draw(file: Path) -> Features:
             " name a run of a dictionary over several sites in figures.run"
         )
     return features
+
+
+def read_geometry(file: Path, columns: Sequence[str], features: Features) -> pd.DataFrame:
+    """Read a table of the geometry of a run, with `columns` beyond those of all tables of metrics.
+
+    Raises:
+        UserError: the table is missing, damaged, or of another run than the features.
+    """
+    table = read_table(file, [*COLUMNS, *columns])
+    if {*table["dictionary"], *table["run"]} != {features.labels["dictionary"], features.labels["run"]}:
+        raise UserError(f"{file}: it is of another run than the features; run the rule 'geometry' again")
+    return table
 
 
 def norms_as_drawn(features: Features, sites: SiteAxis) -> NDArray[np.float64]:
