@@ -155,6 +155,45 @@ def test_a_missing_variable_is_one_line(tmp_path: Path) -> None:
     assert said == "database.uri: the environment variable ONTOGENY_NOT_SET is not set; export it and run again"
 
 
+def test_credentials_come_from_a_file_of_their_owner(tmp_path: Path, guarded: int) -> None:
+    file = tmp_path / "credentials"
+    file.write_text(f"# the server of the group\nDB_USER=ada\n DB_PASSWORD = {PASSWORD} \n".replace(" = ", "="))
+    uri = f"mongodb://${{DB_USER}}:${{DB_PASSWORD}}@127.0.0.1:{guarded}/"
+    settings = DatabaseSettings(uri=uri, credentials=str(file))
+    file.chmod(0o644)
+    with pytest.raises(UserError, match=f"^database.credentials: others may read {file}; run chmod 600 {file}$"):
+        settings.address()
+    file.chmod(0o600)
+    with connect(settings, tmp_path) as database:
+        database.things.insert_one({"_id": "by a file"})
+    assert PASSWORD not in settings.model_dump_json()
+    file.write_text("DB_USER=ada\nsecret\n")
+    with pytest.raises(UserError, match=f"^database.credentials: line 2 of {file} is no NAME=value$"):
+        settings.address()
+    file.unlink()
+    with pytest.raises(UserError, match=f"^database.credentials: {file} cannot be read; expected lines NAME=value$"):
+        settings.address()
+
+
+@pytest.mark.parametrize(
+    ("uri", "refused"),
+    [
+        ("mongodb://ada:secret@host/", True),
+        ("mongodb://ada:sec${DB_PASSWORD}@host/", True),
+        ("mongodb://${DB_USER}:${DB_PASSWORD}@host/", False),
+        ("mongodb://ada@host:27017/", False),
+        ("mongodb://host:27017/", False),
+        ("embedded", False),
+    ],
+)
+def test_a_study_holds_no_password(uri: str, refused: bool) -> None:
+    problems = list(DatabaseSettings(uri=uri).problems())
+    assert [problem.startswith("database.uri: a password stands in it; write ") for problem in problems] == [
+        True
+    ] * refused
+    assert not any("secret" in problem for problem in problems)
+
+
 @pytest.mark.parametrize(
     ("uri", "name"),
     [

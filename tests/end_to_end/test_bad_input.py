@@ -124,10 +124,14 @@ def test_damaged_shard_is_named_and_no_number_comes_from_it(finished: Workspace,
     assert "Traceback" not in done.stderr
 
 
-def test_closed_port_is_named_without_the_password(finished: Workspace, tmp_path: Path) -> None:
+def test_closed_port_is_named_without_the_password(
+    finished: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = copied(finished, tmp_path / "copy")
-    with copy.changed("database", "uri", value="mongodb://me:secret@127.0.0.1:9/"):
+    monkeypatch.setenv("DB_PASSWORD", "secret")
+    with copy.changed("database", "uri", value="mongodb://me:${DB_PASSWORD}@127.0.0.1:9/"):
         done = copy.snakemake("--cores", "1", "results/database/")
+    assert "secret" not in done.stdout + done.stderr
     assert done.returncode == 1
     assert "127.0.0.1:9" in errors(done)[0]
     assert "secret" not in errors(done)[0]

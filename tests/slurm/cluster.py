@@ -50,8 +50,8 @@ SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=1,batch_sched_delay=0
 ReturnToService=2
 KillWait=20
-# squeue tells of a job for so long after its end.
-MinJobAge=300
+# squeue tells of jobs long after their end, so that tests can ask.
+MinJobAge=36000
 SlurmdParameters=config_overrides
 GresTypes=gpu
 NodeName=node1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={first} CPUs=64 RealMemory=500000 Gres=gpu:4

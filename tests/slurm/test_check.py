@@ -32,7 +32,7 @@ def test_nothing_is_missing_for_the_profile_of_the_project(tmp_path: Path) -> No
     for said in (
         "ok      SLURM answers; partitions are cpu, gpu",
         "ok      dictionary: SLURM would take `-p gpu --nodes",
-        "ok      squeue remembers ended jobs for 300 s",
+        "ok      squeue remembers ended jobs for 36000 s",
         "ok      file system: a node sees",
         "ok      two nodes: hello from 2 processes",
     ):
@@ -51,7 +51,7 @@ def test_nothing_is_missing_for_the_profile_of_the_project(tmp_path: Path) -> No
             {"set-resources": {"losses": {"slurm_partition": "gpu", "gpu": 5}}},
             "MISSING losses: SLURM would refuse `-p gpu --nodes 1",
         ),
-        ({"slurm-init-seconds-before-status-checks": 200}, "MISSING squeue forgets jobs after 300 s"),
+        ({"slurm-init-seconds-before-status-checks": 20000}, "MISSING squeue forgets jobs after 36000 s"),
         ({"slurm-status-command": "sacct"}, "MISSING sacct: "),
     ],
 )

@@ -77,6 +77,7 @@ class Study(Settings):
     def _problems(self) -> Iterator[str]:
         if self.study in RESERVED_NAMES:
             yield f"study: {self.study!r} is a folder of the default study; choose another name"
+        yield from self.database.problems()
         yield from corpus_problems(self.corpus)
         yield from tokenizer_problems(self.tokenizer)
         for name, model in self.models.items():
