@@ -68,6 +68,7 @@ SETTINGS["rows"] = {
     for split in SPLITS
     for shard, settings in STUDY.rows(split).items()
 }
+SETTINGS["figures"]["two_phases"]["warmup_steps"] = STUDY.warmup_steps()
 
 
 def settings(path):
@@ -200,6 +201,11 @@ def rows_files(split):
 
 def statistics_files(sites):
     return [f"{STUDY.root}/activations/{site.key}/statistics.json" for site in sites]
+
+
+def steps_of(model):
+    """List the checkpoints of a model that the study reads."""
+    return sorted({site.step for site in STUDY.all_sites() if site.model == model})
 
 
 def language_models(dictionary):

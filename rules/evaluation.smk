@@ -165,3 +165,59 @@ rule geometry:
         command("geometry.py")
         + " --log {log} --threads {threads} --dictionary {params.dictionary} --features {input.features}"
         " --out {params.out}"
+
+
+rule ngram:
+    input:
+        checkpoints=lambda wildcards: [
+            checkpoint_file(checkpoint_key(wildcards.model, step))
+            for step in steps_of(wildcards.model)
+        ],
+        train="<results>/tokens/train.h5",
+        heldout="<results>/tokens/heldout.h5",
+    output:
+        "<results>/metrics/ngram-{model}.csv",
+    log:
+        "<logs>/ngram/{model}.log",
+    wildcard_constraints:
+        model=one_of([model for model in STUDY.models if model not in PLANTED]),
+    conda:
+        "../envs/gpu.yaml"
+    params:
+        settings=settings("evaluation/ngram"),
+        steps=lambda wildcards: steps_of(wildcards.model),
+        models=folder("models"),
+        code=code("ngram.py"),
+    shell:
+        command("ngram.py")
+        + " --log {log} --threads {threads} --settings {params.settings:q} --model {wildcards.model}"
+        " --steps {params.steps} --models {params.models} --tokens {input.train} --heldout {input.heldout}"
+        " --out {output}"
+
+
+rule probes:
+    input:
+        dictionary="<results>/dictionaries/{dictionary}/{run}/crosscoder.safetensors",
+        features="<results>/features/{dictionary}/{run}/features.parquet",
+        train=lambda wildcards: shard_files(STUDY.sites(wildcards.dictionary), "train"),
+        heldout=lambda wildcards: shard_files(
+            STUDY.sites(wildcards.dictionary), "heldout"
+        ),
+    output:
+        "<results>/metrics/{dictionary}/{run}/probes.csv",
+    log:
+        "<logs>/probes/{dictionary}/{run}.log",
+    conda:
+        "../envs/gpu.yaml"
+    params:
+        settings=settings("evaluation/probes"),
+        dictionary=subpath(input.dictionary, parent=True),
+        activations=folder("activations"),
+        train=list(STUDY.shards("train")),
+        heldout=list(STUDY.shards("heldout")),
+        code=code("probes.py"),
+    shell:
+        command("probes.py")
+        + " --log {log} --threads {threads} --settings {params.settings:q}"
+        " --dictionary {params.dictionary} --features {input.features} --activations {params.activations}"
+        " --train {params.train} --heldout {params.heldout} --out {output}"

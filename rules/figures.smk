@@ -6,6 +6,8 @@ FEATURED, FEATURED_RUN = STUDY.featured_run()
 # What each figure is drawn from, and where it stands in the report.
 RECONSTRUCTION = "<results>/metrics/{dictionary}/{run}/reconstruction.csv"
 FEATURES = f"<results>/features/{FEATURED}/{FEATURED_RUN}/features.parquet"
+NGRAMS = [f"<results>/metrics/ngram-{model}.csv" for model in language_models(FEATURED)]
+PROBES = [f"<results>/metrics/{FEATURED}/{FEATURED_RUN}/probes.csv"]
 FIGURES = {
     "pareto": ("Sparsity and reconstruction", of_runs(RECONSTRUCTION)),
     "reconstruction": (
@@ -38,6 +40,11 @@ FIGURES = {
         [f"{STUDY.root}/models/{model}/training.csv" for model in TRAINED]
         + list(rules.tokenizer.output),
     ),
+    "two_phases": (
+        "Language model",
+        NGRAMS + [geometry_file("dimensionality", FEATURED, FEATURED_RUN)],
+    ),
+    "norm_as_strength": ("Features over training", PROBES),
 }
 
 for name in STUDY.figure_names():
@@ -108,7 +115,9 @@ STAGE_FILES = {
         for name in OVER_SITES
         for run in STUDY.runs(name)
         for table in GEOMETRY_TABLES
-    ],
+    ]
+    + NGRAMS
+    + PROBES,
     "features": of_runs(rules.features.output[0]),
     "database": of_runs(rules.database.output[0]),
     "figures": rules.gallery.output,

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from ontogeny.evaluation.geometry_tables import write_geometry
+from ontogeny.evaluation.probes import COLUMNS as PROBES
 from ontogeny.evaluation.tables import Measurement, RunIdentity, metrics_table
 from ontogeny.sites import Site
 
@@ -180,6 +181,59 @@ def tokenizer(folder: Path, size: int = 4096) -> Path:
     return file
 
 
+def ngram(folder: Path, steps: tuple[int, ...] = STEPS) -> Path:
+    """Write `ngram-neox.csv`: predictions near unigrams at step 32, then near bigrams."""
+    rows: list[tuple[str, int | None, str, float, int]] = [
+        ("neox", None, "discount", 0.6, 2_000_000),
+        ("neox", None, "nll_unigram", 6.5, 16000),
+        ("neox", None, "nll_bigram", 4.75, 16000),
+    ]
+    for step in steps:
+        place = np.log2(max(step, 0.5))
+        learnt = 1 / (1 + (90 / max(step, 0.5)) ** 1.6)
+        kl = {
+            "kl_unigram": 0.3 + 0.1 * abs(place - 5) ** 1.3,
+            "kl_bigram": 3.8 - 3.1 * learnt,
+            "nll": 8.32 - 3.95 * learnt,
+        }
+        rows += [("neox", step, metric, value, 16000) for metric, value in kl.items()]
+    file = folder / "metrics" / "ngram-neox.csv"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    table = pd.DataFrame(rows, columns=["model", "step", "metric", "value", "tokens"])
+    table.astype({"step": "Int64"}).to_csv(file, index=False)
+    return file
+
+
+def dimensionality(folder: Path, run: RunIdentity, sites: tuple[Site, ...] = SITES) -> Path:
+    """Write `dimensionality.csv` of a run: features are pressed together, and spread out again."""
+    places = np.linspace(-1, 1, len(sites))
+    measured = [
+        Measurement(site, "feature_dimensionality", 0.4 + 0.3 * place**2, 0)
+        for site, place in zip(sites, places, strict=True)
+    ]
+    return _write(folder / "metrics" / run.dictionary / run.run / "dimensionality.csv", run, measured)
+
+
+def probes(folder: Path, sites: tuple[Site, ...] = SITES, features: int = 60, best: float = 0.6) -> Path:
+    """Write `probes.csv`: of features with a small norm some are gone, some faded and some shrunk, by turns."""
+    random = np.random.default_rng(2)
+    norms_LS = random.uniform(0.02, 1, (features, len(sites)))
+    norms_LS[np.arange(features), random.integers(len(sites), size=features)] = 1.0
+    kind_LS = np.where(norms_LS == 1, 1, np.arange(norms_LS.size).reshape(norms_LS.shape) % 3)
+    read_LS = np.where(kind_LS == 0, 0.1 + 0.35 * norms_LS, 0.52 + 0.48 * norms_LS)
+    beta_LS = np.where(kind_LS == 2, np.maximum(2.5 * norms_LS, 0.6), 1.05 * norms_LS) * 1.4
+    run = identity("crosscoder", 32)
+    rows = [
+        (*run, *site, feature, 1.4 * norms_LS[feature, s], best * read_LS[feature, s], beta_LS[feature, s], 90, ROWS)
+        for feature in range(features)
+        for s, site in enumerate(sites)
+    ]
+    file = folder / "metrics" / run.dictionary / run.run / "probes.csv"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows, columns=list(PROBES)).to_csv(file, index=False)
+    return file
+
+
 def study(folder: Path) -> Path:
     """Write the study's `study.json`."""
     file = folder / "study.json"
@@ -200,6 +254,8 @@ def default_tables(folder: Path) -> dict[str, list[Path]]:
         "evolution_overview": overview_of(folder, table),
         "feature_classes": classes_of(folder, table),
         "language_model": [training(folder), tokenizer(folder)],
+        "two_phases": [ngram(folder), dimensionality(folder, crosscoders[1])],
+        "norm_as_strength": [probes(folder)],
     }
 
 

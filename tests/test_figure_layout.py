@@ -83,6 +83,11 @@ VARIANTS: dict[str, tuple[str, Callable[[Path], list[Path]], dict[str, Any]]] = 
     ),
     "short training": ("language_model", lambda at: [made_up.training(at, scale=0.3)], {}),
     "two models": ("language_model", lambda at: [made_up.training(at), made_up.training(at, "gpt_large")], {}),
+    "n-grams alone": ("two_phases", lambda at: [made_up.ngram(at)], {"warmup_steps": 100}),
+    "warm-up to the end": ("two_phases", lambda at: made_up.default_tables(at)["two_phases"], {"warmup_steps": 5000}),
+    "late checkpoints": ("two_phases", lambda at: [made_up.ngram(at, (512, 1000))], {"warmup_steps": 100}),
+    "probes over layers": ("norm_as_strength", lambda at: [made_up.probes(at, made_up.LAYERS)], {}),
+    "no low norm": ("norm_as_strength", lambda at: [made_up.probes(at)], {"low_norm": 0.001}),
     **{name: (name, lambda at, name=name: made_up.default_tables(at)[name], {}) for name in FIGURES},  # type: ignore[misc]
 }
 """Studies unlike the default one, and that one: figure, tables, settings."""

@@ -165,6 +165,27 @@ MISTAKES: dict[str, tuple[str, Callable[[Path], list[Path]], str]] = {
         lambda at: [made_up.training(at), _written(at / "tokenizer.json", "{}")],
         "tokenizer.json: no tokenizer",
     ),
+    "two models": (
+        "two_phases",
+        lambda at: [made_up.ngram(at), made_up.ngram(at)],
+        "2 tables are named ngram-<model>.csv; expected that of one model",
+    ),
+    "one checkpoint": ("two_phases", lambda at: [made_up.ngram(at, (512,))], "the model has one checkpoint"),
+    "two runs": (
+        "norm_as_strength",
+        lambda at: [made_up.probes(at), made_up.probes(at)],
+        "2 tables were named; expected probes.csv of one run",
+    ),
+    "nothing is read": (
+        "norm_as_strength",
+        lambda at: [made_up.probes(at, best=0.05)],
+        "no probe has an R^2 of 0.1 or more",
+    ),
+    "probes of one site": (
+        "norm_as_strength",
+        lambda at: [made_up.probes(at, made_up.LAST)],
+        "the run has one site",
+    ),
     "only a tokenizer": ("language_model", lambda at: [made_up.tokenizer(at, 4)], "no training.csv was named"),
 }
 
@@ -234,6 +255,11 @@ def test_caption_speaks_of_the_numbers_drawn(tables: dict[str, list[Path]]) -> N
     classes = captions["feature_classes"].finding
     assert f"Of {len(alive):,} features that fire, 0 are always-on, 0 are returning" in classes
     assert "a uniform guess over 4,096 tokens: 8.32 nats" in captions["language_model"].finding
+    assert "KL(model || unigram) is lowest at step 32, 0.3 nats" in captions["two_phases"].finding
+    assert "the loss of bigrams is 4.75 nats, which the model passes by step 512" in captions["two_phases"].finding
+    assert captions["two_phases"].tokens == "16,000 heldout tokens, n-grams of 2,000,000 training tokens"
+    assert captions["two_phases"].run == "model neox, run latents2048-k32-seed0 of crosscoder"
+    assert "Of 60 features, some site reads 60 (R^2 of 0.1 or more)" in captions["norm_as_strength"].finding
 
 
 @pytest.mark.parametrize("name", [*FIGURES, "workflow"])

@@ -28,8 +28,9 @@ from ontogeny.activations.statistics import read_statistics
 from ontogeny.config.evaluation import NllSettings
 from ontogeny.crosscoder.model import Crosscoder
 from ontogeny.errors import UserError
+from ontogeny.evaluation.heldout import spaced_contexts
 from ontogeny.evaluation.losses import write_nll
-from ontogeny.evaluation.nll import spaced_contexts, write_losses
+from ontogeny.evaluation.nll import write_losses
 from ontogeny.evaluation.tables import COLUMNS
 from ontogeny.language_model.bridge import load_model
 from ontogeny.sites import Site

@@ -38,7 +38,8 @@ def test_no_job_needs_a_language_model(workspace: Workspace) -> None:
     assert planned == Counter(
         {"corpus": 1, "tokenizer": 1, "tokens": 2, "rows": 3, "truth": 1, "directions": 1, "planted": 24, "statistics": 8,
          "dictionary": 3, "reconstruction": 3, "recovery": 3, "features": 3, "database": 3, "pareto_figure": 1, "reconstruction_figure": 1, "decoder_norms_figure": 1,
-         "geometry": 3, "evolution_overview_figure": 1, "feature_classes_figure": 1, "gallery": 1}
+         "geometry": 3, "evolution_overview_figure": 1, "feature_classes_figure": 1, "probes": 1,
+         "norm_as_strength_figure": 1, "gallery": 1}
     )  # fmt: skip
     assert "nll-" not in output
     assert "checkpoint.json" not in output

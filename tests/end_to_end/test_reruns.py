@@ -15,11 +15,13 @@ AFTER_CORPUS = {
     "reconstruction": 3, "losses": 3, "nll": 3, "features": 3, "database": 3, "pareto_figure": 1, "reconstruction_figure": 1,
     "decoder_norms_figure": 1, "geometry": 1, "evolution_overview_figure": 1, "feature_classes_figure": 1,
     "language_model_figure": 1, "gallery": 1,
+    "ngram": 1, "probes": 1, "two_phases_figure": 1, "norm_as_strength_figure": 1,
 }  # fmt: skip
 CROSSCODER_RUNS = {
     "dictionary": 2, "reconstruction": 2, "losses": 2, "nll": 2, "features": 2, "database": 2, "pareto_figure": 1,
     "reconstruction_figure": 1, "decoder_norms_figure": 1, "geometry": 1, "evolution_overview_figure": 1,
     "feature_classes_figure": 1, "gallery": 1,
+    "probes": 1, "norm_as_strength_figure": 1, "two_phases_figure": 1,
 }  # fmt: skip
 ALL_RUNS = {
     **CROSSCODER_RUNS,
@@ -89,6 +91,9 @@ def test_finished_study_has_nothing_to_do(finished: Workspace) -> None:
           "feature_classes_figure": 1, "database": 3, "gallery": 1}),
         (("figures", "pareto", "height"), 50.0, {"pareto_figure": 1, "gallery": 1}),
         (("evaluation", "nll", "tokens"), 1024, {"losses": 3, "nll": 3, "reconstruction_figure": 1, "database": 3, "gallery": 1}),
+        (("evaluation", "ngram", "tokens"), 1024, {"ngram": 1, "two_phases_figure": 1, "gallery": 1}),
+        (("evaluation", "probes", "features"), 64, {"probes": 1, "norm_as_strength_figure": 1, "gallery": 1}),
+        (("figures", "two_phases", "warmup_steps"), 4, {"two_phases_figure": 1, "gallery": 1}),
         (("database", "uri"), "mongodb://localhost:27017", {"database": 3}),
         (
             ("dictionaries", "crosscoder", "k"),
@@ -108,7 +113,7 @@ def test_change_of_config(finished: Workspace, path: tuple[str], value: Any, exp
 def test_one_more_checkpoint_reads_only_that_checkpoint(finished: Workspace) -> None:
     with finished.changed("dictionaries", "crosscoder", "sites", 0, "checkpoints", value=[0, 1, 4, 16, 64]):
         planned, output = finished.planned()
-    assert planned == Counter({**CROSSCODER_RUNS, "activations": 3, "statistics": 1})
+    assert planned == Counter({**CROSSCODER_RUNS, "ngram": 1, "activations": 3, "statistics": 1})
     assert "checkpoint=neox/step1," in output
     assert "checkpoint=neox/step4," not in output
 

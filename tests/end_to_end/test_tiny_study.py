@@ -22,7 +22,16 @@ RUNS = [
     ("crosscoder", "latents128-k8-seed0"),
     ("sae", "latents128-sparsity0.5-seed0"),
 ]
-FIGURES = ("pareto", "reconstruction", "decoder_norms", "evolution_overview", "feature_classes", "language_model")
+FIGURES = (
+    "pareto",
+    "reconstruction",
+    "decoder_norms",
+    "evolution_overview",
+    "feature_classes",
+    "language_model",
+    "two_phases",
+    "norm_as_strength",
+)
 COLUMNS = [
     "dictionary",
     "run",
@@ -67,6 +76,16 @@ def test_language_model_learns(finished: Workspace) -> None:
     heldout = table[table.split == "heldout"].set_index("step").loss
     assert heldout.loc[64] < heldout.loc[0] - 1
     assert list(heldout.index) == [0, 1, 4, 16, 64]
+
+
+def test_language_model_learns_unigrams_first(finished: Workspace) -> None:
+    table = pd.read_csv(finished.folder / "results/metrics/ngram-neox.csv")
+    value = table.assign(step=table.step.fillna(-1).astype(int)).set_index(["step", "metric"]).value
+    assert [value[step, "kl_unigram"] for step in (0, 64)] == sorted([value[0, "kl_unigram"], value[64, "kl_unigram"]])[
+        ::-1
+    ]
+    assert value[64, "nll"] < value[0, "nll"] - 1
+    assert value[-1, "nll_bigram"] < value[-1, "nll_unigram"] < value[0, "nll"]
 
 
 def test_dictionaries_learn(finished: Workspace) -> None:

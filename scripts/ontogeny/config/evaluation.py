@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ontogeny.config.base import Count, Settings
+from ontogeny.config.base import Count, Positive, Settings
 
 
 class NllSettings(Settings):
@@ -18,6 +18,15 @@ class NllSettings(Settings):
     """Jobs that divide the contexts of a run, for large models on several nodes; it changes no number."""
 
 
+class NgramSettings(Settings):
+    """KL divergence of a language model from the unigrams and bigrams of the training text, by checkpoint."""
+
+    tokens: Count = 16384
+    """Heldout positions read, BOS included, rounded up to whole contexts; fewer where the split is smaller."""
+    batch_contexts: Count = 8
+    """Contexts in one forward pass."""
+
+
 class FeatureSettings(Settings):
     """The table of features and their top samples."""
 
@@ -29,10 +38,29 @@ class FeatureSettings(Settings):
     """tau: a feature is there where its decoder norm, over its maximum over sites, is above it."""
 
 
+class ProbeSettings(Settings):
+    """Linear probes and latent scaling: whether a feature is there where its decoder norm is small."""
+
+    features: Count = 512
+    """Features that are probed, by chance from those that fire often enough."""
+    seed: int = 0
+    """Seed of the choice."""
+    firings: Count = 32
+    """Heldout rows, of those read, on which a feature must fire to be probed, by its density."""
+    rows: Count = 65536
+    """Rows read of each split, training ones to fit and heldout ones to measure; fewer where there are fewer."""
+    ridge: Positive = 1e-3
+    """Ridge penalty over the mean variance of a channel and the number of rows."""
+
+
 class EvaluationSettings(Settings):
     """How dictionaries are measured on heldout rows."""
 
     nll: NllSettings = NllSettings()
     """Reconstructed loss."""
+    ngram: NgramSettings = NgramSettings()
+    """Language models against n-grams."""
     features: FeatureSettings = FeatureSettings()
     """Feature table and samples."""
+    probes: ProbeSettings = ProbeSettings()
+    """Linear probes and latent scaling of a featured run."""

@@ -70,6 +70,39 @@ class FeatureClassesFigure(FigureSettings):
     """Millimetres."""
 
 
+class TwoPhasesFigure(FigureSettings):
+    """Language model against n-grams, and the dimensionality of features."""
+
+    width: Millimetres = 180.0
+    """Millimetres; a column is 88, a page 180."""
+    height: Millimetres = 58.0
+    """Millimetres."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """Training steps of the learning rate's warm-up, which are marked; known of models that are trained here, and not
+    marked for others if left out. Pythia's are 1430."""
+
+
+class NormAsStrengthFigure(FigureSettings):
+    """Decoder norm against linear probes and latent scaling."""
+
+    width: Millimetres = 180.0
+    """Millimetres; a column is 88, a page 180."""
+    height: Millimetres = 62.0
+    """Millimetres."""
+    low_norm: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """A feature's decoder norm over its maximum over sites is low up to this value, as with `emergence_threshold`."""
+    least_r2: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Features whose probe has an R^2 below at every site are left out: no site reads them."""
+    read: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """A site reads a feature where the R^2 of its probe is at least this share of the feature's best."""
+    shrinkage: Annotated[float, Field(gt=1)] = 2.0
+    """A norm is shrunk where latent scaling asks for at least so many times as much."""
+    resamples: Count = 1000
+    """Draws of features, with replacement, behind the intervals of correlations."""
+    seed: int = 0
+    """Seed of these draws."""
+
+
 class FiguresSettings(Settings):
     """The study's figures."""
 
@@ -89,3 +122,7 @@ class FiguresSettings(Settings):
     """Features of each class by tau, and how each class moves over training."""
     language_model: FigureSettings = FigureSettings()
     """Loss of the language model with its checkpoints."""
+    two_phases: TwoPhasesFigure = TwoPhasesFigure()
+    """KL divergence of the language model from n-grams, its loss against theirs, and feature dimensionality."""
+    norm_as_strength: NormAsStrengthFigure = NormAsStrengthFigure()
+    """Decoder norms against what linear probes and latent scaling say."""

@@ -177,7 +177,10 @@ class Study(Settings):
 
     def figure_names(self) -> tuple[str, ...]:
         """Figures that the study can draw: some need a model trained here, or a dictionary over several sites."""
-        several = len(self.sites(self.featured_run()[0])) > 1
+        sites = self.sites(self.featured_run()[0])
+        several = len(sites) > 1
+        checkpoints = several and len({(site.model, site.hook) for site in sites}) == 1
+        learning = checkpoints and not isinstance(self.models[sites[0].model], PlantedModel)
         trained = any(isinstance(model, TrainedModel) for model in self.models.values())
         conditions = {
             "pareto": True,
@@ -186,8 +189,16 @@ class Study(Settings):
             "evolution_overview": several,
             "feature_classes": several,
             "language_model": trained,
+            "two_phases": learning,
+            "norm_as_strength": several,
         }
         return tuple(name for name, holds in conditions.items() if holds)
+
+    def warmup_steps(self) -> int | None:
+        """Steps of warm-up that figures mark: those given, or those of the featured model if it is trained here."""
+        given = self.figures.two_phases.warmup_steps
+        model = self.models[self.sites(self.featured_run()[0])[0].model]
+        return model.training.warmup_steps if given is None and isinstance(model, TrainedModel) else given
 
     def featured_run(self) -> tuple[str, str]:
         """(dictionary, run) that figures of a single run show."""

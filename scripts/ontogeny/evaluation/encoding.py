@@ -47,19 +47,30 @@ def load_dictionary(folder: Path) -> Crosscoder:
     return load_crosscoder(folder).to("cuda" if torch.cuda.is_available() else "cpu").requires_grad_(False)
 
 
-def encoded_blocks(crosscoder: Crosscoder, activations: Path, shards: Sequence[str]) -> Iterator[Block]:
-    """Encode every row of `shards` in stored order, each shard once every byte of it has been verified.
+def encoded_blocks(
+    crosscoder: Crosscoder, activations: Path, shards: Sequence[str], rows: int | None = None
+) -> Iterator[Block]:
+    """Encode rows of `shards` in stored order, each shard once every byte of it has been verified.
 
     Args:
         crosscoder: the dictionary, which knows its sites.
         activations: folder of the shards of all sites.
         shards: names of shards, such as `heldout-00000`.
+        rows: how many, rounded up to whole blocks, of shards whose other bytes are neither read nor verified; all of
+            them if left out.
 
     Raises:
         UserError: a shard is missing, damaged, or of other rows than that of another site.
     """
-    total = sum(open_shard(activations / crosscoder.sites[0].key / f"{shard}.h5").rows for shard in shards)
-    yield from progress(_blocks(crosscoder, activations, shards), total, "rows", lambda block: len(block.x))
+    there = sum(open_shard(activations / crosscoder.sites[0].key / f"{shard}.h5").rows for shard in shards)
+    total, done = there if rows is None else min(rows, there), 0
+    for block in progress(
+        _blocks(crosscoder, activations, shards, rows is None), total, "rows", lambda block: len(block.x)
+    ):
+        yield block
+        done += len(block.x)
+        if done >= total:
+            return
 
 
 def reconstruct(crosscoder: Crosscoder, x_BSD: Tensor) -> Tensor:
@@ -87,10 +98,10 @@ def decode(crosscoder: Crosscoder, f: Tensor) -> Tensor:
     return crosscoder.unscaled(scaled_BV.view(len(f), *crosscoder.b_dec.shape) + crosscoder.b_dec)
 
 
-def _blocks(crosscoder: Crosscoder, activations: Path, shards: Sequence[str]) -> Iterator[Block]:
+def _blocks(crosscoder: Crosscoder, activations: Path, shards: Sequence[str], verify: bool) -> Iterator[Block]:
     size = _block_rows(crosscoder)
     for shard in shards:
-        aligned = open_aligned(activations, crosscoder.sites, shard, verify=True)
+        aligned = open_aligned(activations, crosscoder.sites, shard, verify)
         for start in range(0, aligned.rows, size):
             x_BSD = torch.from_numpy(aligned.read(start, min(start + size, aligned.rows))).to(crosscoder.W_dec.device)
             yield Block(shard, start, aligned.rows_hash, x_BSD, crosscoder.encode(x_BSD))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,29 +16,15 @@ from ontogeny.crosscoder.model import Crosscoder
 from ontogeny.errors import UserError
 from ontogeny.evaluation.checkpoints import Checkpoints
 from ontogeny.evaluation.encoding import load_dictionary, reconstruct
+from ontogeny.evaluation.heldout import Contexts, spaced_contexts
 from ontogeny.evaluation.losses import LossSums
 from ontogeny.files import write_csv
 from ontogeny.language_model.bridge import hooked_activations, token_losses
 from ontogeny.sites import Site
-from ontogeny.tokens import Tokens, read_tokens
+from ontogeny.tokens import read_tokens
 
 ROUND_BYTES = 4 * 2**30
 """Activations held at once where the models do not fit into memory together."""
-
-
-class Contexts(NamedTuple):
-    """Some contexts, and the positions in them that count."""
-
-    tokens: Tensor
-    """Token ids, (B, T)."""
-    replaced: Tensor
-    """Positions that dictionaries see, (B, T); at the others the model keeps its own activation in every variant."""
-    counted: Tensor
-    """Positions with a next token to predict, (B, T - 1)."""
-
-    def split(self, size: int) -> list["Contexts"]:
-        """Cut into parts of `size` contexts, the last one perhaps shorter."""
-        return [Contexts(*parts) for parts in zip(*(torch.split(part, size) for part in self), strict=True)]
 
 
 def write_losses(
@@ -87,20 +72,6 @@ def write_losses(
     sums = site_losses(crosscoder, checkpoints, means, own)
     write_csv(out, sums.table())
     return {"tokens": sum(sums.tokens)}
-
-
-def spaced_contexts(tokens: Tokens, positions: int, keep_first_position: bool) -> Contexts:
-    """Choose contexts evenly over a split, enough for `positions` token positions or all where there are fewer."""
-    available, context_length = tokens.tokens.shape
-    count = min(available, -(-positions // context_length))
-    chosen = np.arange(count, dtype=np.int64) * available // count
-    position_T = torch.arange(context_length)
-    length_B1 = torch.from_numpy(tokens.length[chosen].astype(np.int64))[:, None]
-    return Contexts(
-        torch.from_numpy(tokens.tokens[chosen].astype(np.int64)),
-        (position_T >= (0 if keep_first_position else 1)) & (position_T < length_B1),
-        position_T[1:] < length_B1,
-    )
 
 
 @torch.inference_mode()

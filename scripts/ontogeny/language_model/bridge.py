@@ -74,7 +74,7 @@ def hooked_activations(model: TransformerBridge, tokens_BT: Tensor, hooks: Seque
         return patch
 
     with _patched(model, tokens_BT, {hook: read(hook) for hook in hooks}):
-        _forward(model, tokens_BT)
+        logits(model, tokens_BT)
     _check_reached(hooks, activations)
     return activations
 
@@ -104,7 +104,7 @@ def token_losses(model: TransformerBridge, tokens_BT: Tensor, patches: Mapping[s
         return replacement
 
     with _patched(model, tokens_BT, {hook: replace(hook, patch) for hook, patch in patches.items()}):
-        logits_BTV = _forward(model, tokens_BT)
+        logits_BTV = logits(model, tokens_BT)
     _check_reached(list(patches), reached)
     tokens_BT = tokens_BT.to(logits_BTV.device)
     losses = [
@@ -112,6 +112,23 @@ def token_losses(model: TransformerBridge, tokens_BT: Tensor, patches: Mapping[s
         for logits_TV, tokens_T in zip(logits_BTV, tokens_BT, strict=True)
     ]
     return torch.stack(losses)
+
+
+@torch.no_grad()
+def logits(model: TransformerBridge, tokens_BT: Tensor) -> Tensor:
+    """Run a model to its logits, or to where a hook stops it.
+
+    Args:
+        model: from `load_model`.
+        tokens_BT: token ids, (B, T).
+
+    Returns:
+        Logits of the token that follows each position, (B, T, V), on the model's device.
+    """
+    device = next(model.parameters()).device
+    with OneDNNLinear():
+        output: Tensor = model(tokens_BT.to(device), return_type="logits", use_cache=False)
+    return output
 
 
 def _pretrained(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
@@ -130,15 +147,6 @@ def _pretrained(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
             f"{folder}: {len(missing)} weights are missing, such as {missing[0]}; make the checkpoint again"
         )
     return model
-
-
-@torch.no_grad()
-def _forward(model: TransformerBridge, tokens_BT: Tensor) -> Tensor:
-    """Run a model to its logits, (B, T, V), or to where a hook stops it."""
-    device = next(model.parameters()).device
-    with OneDNNLinear():
-        output: Tensor = model(tokens_BT.to(device), return_type="logits", use_cache=False)
-    return output
 
 
 @contextmanager
