@@ -47,8 +47,8 @@ def test_gpu_rules_are_in_the_gpu_partition_and_light_ones_in_no_queue() -> None
 @pytest.mark.usefixtures("on_slurm")
 def test_short_jobs_share_one_of_the_queue() -> None:
     names = Counter(re.sub(r"_wildcards.*", "", job["k"]) for job in queue("k"))
-    # Two shards of rows and three statistics.
-    assert names["group_rows"] == names["group_statistics"] == 1
+    # Two shards of rows and three statistics; the executor names a group by its rule and the group.
+    assert names["rule_rows_rows"] == names["rule_statistics_statistics"] == 1
     assert not {"rule_rows", "rule_statistics"} & names.keys()
 
 
