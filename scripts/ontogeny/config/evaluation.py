@@ -53,6 +53,23 @@ class ProbeSettings(Settings):
     """Ridge penalty over the mean variance of a channel and the number of rows."""
 
 
+class TaskSettings(Settings):
+    """Tasks with a right and a wrong next token, and what features do for them."""
+
+    items: Count = 64
+    """Items of each task, in groups of two or four; fewer where too few of their words are single tokens."""
+    seed: int = 0
+    """Seed of the items, and of the random features that are ablated for comparison."""
+    integration_steps: Count = 8
+    """Points of Gauss-Legendre quadrature between none and all of the features, for integrated gradients."""
+    leading: Count = 5
+    """Features listed for each task and checkpoint, those that raise the logit difference most."""
+    ks: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 4, 16, 64, 256, 1024)
+    """How many features are ablated, or kept alone; numbers from that of the latents on are left out."""
+    batch_positions: Count = 4096
+    """Token positions in one forward pass."""
+
+
 class EvaluationSettings(Settings):
     """How dictionaries are measured on heldout rows."""
 
@@ -64,3 +81,5 @@ class EvaluationSettings(Settings):
     """Feature table and samples."""
     probes: ProbeSettings = ProbeSettings()
     """Linear probes and latent scaling of a featured run."""
+    tasks: TaskSettings = TaskSettings()
+    """Tasks, for the figures `attribution` and `necessity_sufficiency`."""

@@ -80,6 +80,13 @@ def reconstruct(crosscoder: Crosscoder, x_BSD: Tensor) -> Tensor:
     return torch.cat([decode(crosscoder, crosscoder.encode(block_BSD)).to(x_BSD.device) for block_BSD in blocks])
 
 
+def sparse_code(crosscoder: Crosscoder, x_BSD: Tensor) -> Tensor:
+    """Encode raw activations, (B, S, D), and keep what fires alone: sparse, (B, L), or (B, S, L) under gate `site`."""
+    device = crosscoder.W_dec.device
+    blocks = (block_BSD.to(device) for block_BSD in torch.split(x_BSD, _block_rows(crosscoder)))
+    return torch.cat([crosscoder.encode(block_BSD).to_sparse().to(x_BSD.device) for block_BSD in blocks])
+
+
 def decode(crosscoder: Crosscoder, f: Tensor) -> Tensor:
     """Compute `crosscoder.decode(f)`, over the entries that fire alone where those are few.
 

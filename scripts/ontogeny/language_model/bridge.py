@@ -73,8 +73,8 @@ def hooked_activations(model: TransformerBridge, tokens_BT: Tensor, hooks: Seque
 
         return patch
 
-    with _patched(model, tokens_BT, {hook: read(hook) for hook in hooks}):
-        logits(model, tokens_BT)
+    with _patched(model, tokens_BT, {hook: read(hook) for hook in hooks}), torch.no_grad():
+        _forward(model, tokens_BT)
     _check_reached(hooks, activations)
     return activations
 
@@ -93,7 +93,38 @@ def token_losses(model: TransformerBridge, tokens_BT: Tensor, patches: Mapping[s
     Raises:
         UserError: a hook point that the model has not, or that carries no vector per position.
     """
-    patches = patches or {}
+    with torch.no_grad():
+        logits_BTV = _patched_logits(model, tokens_BT, patches or {})
+    tokens_BT = tokens_BT.to(logits_BTV.device)
+    losses = [
+        functional.cross_entropy(logits_TV[:-1].float(), tokens_T[1:], reduction="none")
+        for logits_TV, tokens_T in zip(logits_BTV, tokens_BT, strict=True)
+    ]
+    return torch.stack(losses)
+
+
+def last_logits(model: TransformerBridge, tokens_BT: Tensor, patches: Mapping[str, Patch]) -> Tensor:
+    """Compute the logits at the last position of a model whose activations are replaced at hook points.
+
+    Gradients lead back to what patches put there.
+
+    Args:
+        model: from `load_model`.
+        tokens_BT: token ids, (B, T), none of them padding.
+        patches: as for `token_losses`.
+
+    Returns:
+        Logits of the next token, (B, V).
+
+    Raises:
+        UserError: a hook point that the model has not, or that carries no vector per position.
+    """
+    return _patched_logits(model, tokens_BT, patches, logits_to_keep=1)[:, -1]
+
+
+def _patched_logits(
+    model: TransformerBridge, tokens_BT: Tensor, patches: Mapping[str, Patch], **options: int
+) -> Tensor:
     reached: set[str] = set()
 
     def replace(hook: str, patch: Patch) -> Patch:
@@ -104,14 +135,9 @@ def token_losses(model: TransformerBridge, tokens_BT: Tensor, patches: Mapping[s
         return replacement
 
     with _patched(model, tokens_BT, {hook: replace(hook, patch) for hook, patch in patches.items()}):
-        logits_BTV = logits(model, tokens_BT)
+        logits_BTV = _forward(model, tokens_BT, **options)
     _check_reached(list(patches), reached)
-    tokens_BT = tokens_BT.to(logits_BTV.device)
-    losses = [
-        functional.cross_entropy(logits_TV[:-1].float(), tokens_T[1:], reduction="none")
-        for logits_TV, tokens_T in zip(logits_BTV, tokens_BT, strict=True)
-    ]
-    return torch.stack(losses)
+    return logits_BTV
 
 
 @torch.no_grad()
@@ -125,10 +151,7 @@ def logits(model: TransformerBridge, tokens_BT: Tensor) -> Tensor:
     Returns:
         Logits of the token that follows each position, (B, T, V), on the model's device.
     """
-    device = next(model.parameters()).device
-    with OneDNNLinear():
-        output: Tensor = model(tokens_BT.to(device), return_type="logits", use_cache=False)
-    return output
+    return _forward(model, tokens_BT)
 
 
 def _pretrained(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
@@ -147,6 +170,14 @@ def _pretrained(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
             f"{folder}: {len(missing)} weights are missing, such as {missing[0]}; make the checkpoint again"
         )
     return model
+
+
+def _forward(model: TransformerBridge, tokens_BT: Tensor, **options: int) -> Tensor:
+    """Run a model to its logits, (B, T, V), or to where a hook stops it."""
+    device = next(model.parameters()).device
+    with OneDNNLinear():
+        output: Tensor = model(tokens_BT.to(device), return_type="logits", use_cache=False, **options)
+    return output
 
 
 @contextmanager
