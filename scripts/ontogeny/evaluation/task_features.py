@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
 from ontogeny.config.evaluation import TaskSettings
 from ontogeny.crosscoder.model import Crosscoder
@@ -25,7 +24,8 @@ from ontogeny.evaluation.attribution import (
 from ontogeny.evaluation.checkpoints import Checkpoints
 from ontogeny.evaluation.encoding import sparse_code
 from ontogeny.evaluation.tasks import Task
-from ontogeny.language_model.bridge import hooked_activations, last_logits
+from ontogeny.language_model.bridge import hooked_activations
+from ontogeny.language_model.continuation import Continuation
 from ontogeny.sites import Site
 
 
@@ -72,14 +72,14 @@ class TaskAtSite(NamedTuple):
     ablations: list[Ablation]
 
 
-def answer_difference(model: TransformerBridge, hook: str, task: Task) -> Metric:
+def answer_difference(continuation: Continuation, task: Task) -> Metric:
     """Make the metric of a task: logit of the right token minus that of the wrong one, by what stands at a hook."""
 
     def metric(x_MTD: Tensor, item_M: Tensor) -> Tensor:
-        item_M = item_M.cpu()
-        logits_MV = last_logits(model, task.tokens_BT[item_M], {hook: lambda own_MTD: x_MTD.to(own_MTD)})
-        right_M, wrong_M = (ids_B[item_M].to(logits_MV.device) for ids_B in (task.correct_B, task.wrong_B))
-        return logits_MV.gather(1, right_M[:, None])[:, 0] - logits_MV.gather(1, wrong_M[:, None])[:, 0]
+        logits_MV = continuation(x_MTD, item_M)
+        chosen_M2 = torch.stack([task.correct_B, task.wrong_B], 1)[item_M.cpu()]
+        right_M, wrong_M = logits_MV.gather(1, chosen_M2.to(logits_MV.device)).unbind(1)
+        return right_M - wrong_M
 
     return metric
 
@@ -137,9 +137,10 @@ def measure(
     for site in sites:
         model = checkpoints[site.checkpoint]
         for task, code in zip(tasks, codes, strict=True):
-            x_BTD = hooked_activations(model, task.tokens_BT, [site.hook])[site.hook]
+            continuation = Continuation(model, site.hook, task.tokens_BT)
             features = features_at(crosscoder, site, code, len(task.tokens_BT), first)
-            yield _measured(answer_difference(model, site.hook, task), x_BTD, features, task, site, settings)
+            metric = answer_difference(continuation, task)
+            yield _measured(metric, continuation.x_BTD, features, task, site, settings)
 
 
 def _measured(
