@@ -60,7 +60,7 @@ class TaskSettings(Settings):
     """Items of each task, in groups of two or four; fewer where too few of their words are single tokens."""
     seed: int = 0
     """Seed of the items, and of the random features that are ablated for comparison."""
-    integration_steps: Count = 20
+    integration_steps: Count = 24
     """Points of Gauss-Legendre quadrature between none and all of the features, for integrated gradients."""
     leading: Count = 5
     """Features listed for each task and checkpoint, those that raise the logit difference most."""

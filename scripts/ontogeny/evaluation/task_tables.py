@@ -1,0 +1,123 @@
+"""What features do for tasks, as tables: scores of tasks, leading features, ablations."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from ontogeny.command import progress
+from ontogeny.config.evaluation import TaskSettings
+from ontogeny.errors import UserError
+from ontogeny.evaluation.checkpoints import Checkpoints
+from ontogeny.evaluation.encoding import load_dictionary
+from ontogeny.evaluation.tables import read_identity
+from ontogeny.evaluation.task_features import Ablation, Score, TaskAtSite, measure
+from ontogeny.evaluation.tasks import Task, make_tasks
+from ontogeny.files import write_csv
+from ontogeny.sites import Site
+from ontogeny.tokenizer import read_tokenizer
+
+FEWEST_GROUPS = 4
+"""Groups of items below which a task is not measured: features are ranked on one half and tried on the other."""
+
+PLACE = (*Site._fields, "task")
+COLUMNS = {
+    "tasks": (*PLACE, *Score._fields, "items", "dropped"),
+    "attribution": (
+        *PLACE, "feature", "rank", "integrated_gradients", "standard_error", "activation_x_gradient", "items",
+    ),
+    "ablations": (*PLACE, *Ablation._fields, "items"),
+}  # fmt: skip
+"""Tables, and their columns after those that name the run."""
+
+
+def write_task_tables(
+    dictionary: Path,
+    model: str,
+    models: Path,
+    tokenizer: Path,
+    context_length: int,
+    settings: TaskSettings,
+    keep_first_position: bool,
+    out: Path,
+) -> dict[str, float]:
+    """Measure what the features of a run do for tasks, at every site of one of its models.
+
+    Args:
+        dictionary: folder of the run.
+        model: the model whose sites are patched; other models of the dictionary only lend their activations.
+        models: folder of all checkpoints.
+        tokenizer: `tokenizer.json`.
+        context_length: tokens that the models read at most.
+        settings: tasks, and how they are measured.
+        keep_first_position: whether the dictionary was trained on position 0 of contexts too.
+        out: folder of the tables, `<table>-<model>.csv` for each of `COLUMNS`.
+
+    Returns:
+        The items measured, those of each site counted.
+
+    Raises:
+        UserError: the model is not the dictionary's, or a checkpoint or the tokenizer is missing.
+    """
+    identity, crosscoder = read_identity(dictionary), load_dictionary(dictionary)
+    sites = [site for site in crosscoder.sites if site.model == model]
+    if not sites:
+        names = ", ".join(sorted({site.model for site in crosscoder.sites}))
+        raise UserError(f"{dictionary}: there is no site of a model {model!r}; models of this dictionary are {names}")
+    checkpoints = Checkpoints(models, [site.checkpoint for site in crosscoder.sites])
+    tasks = make_tasks(read_tokenizer(tokenizer), settings, context_length)
+    enough = [task for task in tasks if len(task.group_B.unique()) >= FEWEST_GROUPS]
+    found = list(
+        progress(
+            measure(crosscoder, checkpoints, sites, enough, settings, 0 if keep_first_position else 1),
+            len(enough) * len(sites),
+            "tasks at sites",
+        )
+    )
+    rows = {
+        "tasks": _task_rows(found, [task for task in tasks if task not in enough], sites),
+        "attribution": _feature_rows(found, settings.leading),
+        "ablations": [(*_place(part), *ablation, _items(part)) for part in found for ablation in part.ablations],
+    }
+    for name, columns in COLUMNS.items():
+        table = pd.DataFrame([(*identity, *row) for row in rows[name]], columns=[*identity._fields, *columns])
+        write_csv(out / f"{name}-{model}.csv", table)
+    return {"items": sum(map(_items, found))}
+
+
+def _place(part: TaskAtSite) -> tuple[object, ...]:
+    return (*part.site, part.task.name)
+
+
+def _items(part: TaskAtSite) -> int:
+    return len(part.task.tokens_BT)
+
+
+def _task_rows(
+    found: Sequence[TaskAtSite], unmeasured: Sequence[Task], sites: Sequence[Site]
+) -> list[tuple[object, ...]]:
+    """List scores; a task with too few items has its count and no number."""
+    rows: list[tuple[object, ...]] = [
+        (*_place(part), *score, _items(part), part.task.dropped) for part in found for score in part.scores
+    ]
+    nothing = Score("logit_difference", float("nan"), float("nan"), 0.0)
+    return rows + [
+        (*site, task.name, *nothing, len(task.tokens_BT), task.dropped) for task in unmeasured for site in sites
+    ]
+
+
+def _feature_rows(found: Sequence[TaskAtSite], leading: int) -> list[tuple[object, ...]]:
+    """List, for each task, the features that are among the `leading` ones at any site, at every site."""
+    rows: list[tuple[object, ...]] = []
+    for name in dict.fromkeys(part.task.name for part in found):
+        parts = [part for part in found if part.task.name == name]
+        order = [torch.sort(part.integrated_gradients_L, descending=True, stable=True).indices for part in parts]
+        chosen = sorted({int(feature) for order_L in order for feature in order_L[:leading]})
+        for part, order_L in zip(parts, order, strict=True):
+            rank_L = torch.argsort(order_L)
+            columns = (part.integrated_gradients_L, part.standard_error_L, part.activation_x_gradient_L)
+            for feature in chosen:
+                numbers = [float(column_L[feature]) for column_L in columns]
+                rows.append((*_place(part), feature, int(rank_L[feature]) + 1, *numbers, _items(part)))
+    return rows
