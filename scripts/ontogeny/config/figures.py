@@ -103,6 +103,15 @@ class NormAsStrengthFigure(FigureSettings):
     """Seed of these draws."""
 
 
+class TasksFigure(FigureSettings):
+    """What features do for tasks, one row of panels a task."""
+
+    width: Millimetres = 180.0
+    """Millimetres; a column is 88, a page 180."""
+    height: Millimetres = 165.0
+    """Millimetres."""
+
+
 class FiguresSettings(Settings):
     """The study's figures."""
 
@@ -126,3 +135,7 @@ class FiguresSettings(Settings):
     """KL divergence of the language model from n-grams, its loss against theirs, and feature dimensionality."""
     norm_as_strength: NormAsStrengthFigure = NormAsStrengthFigure()
     """Decoder norms against what linear probes and latent scaling say."""
+    attribution: TasksFigure = TasksFigure()
+    """Tasks at every checkpoint, and the features that lead in them."""
+    necessity_sufficiency: TasksFigure = TasksFigure()
+    """Tasks with features ablated, or with few of them kept."""

@@ -18,11 +18,11 @@ SITE = list(Site._fields)
 """Columns that name a site."""
 
 
-def read_table(file: Path, columns: Sequence[str]) -> pd.DataFrame:
+def read_table(file: Path, columns: Sequence[str], may_be_empty: bool = False) -> pd.DataFrame:
     """Read a CSV table.
 
     Raises:
-        UserError: the file is missing, is no table, lacks one of `columns`, or has no rows.
+        UserError: the file is missing, is no table, lacks one of `columns`, or has no rows though it must.
     """
     try:
         table = pd.read_csv(file)
@@ -33,7 +33,7 @@ def read_table(file: Path, columns: Sequence[str]) -> pd.DataFrame:
     missing = [column for column in columns if column not in table]
     if missing:
         raise UserError(f"{file}: column {missing[0]!r} is missing; expected {', '.join(columns)}")
-    if table.empty:
+    if table.empty and not may_be_empty:
         raise UserError(f"{file}: the table has no rows; remove it and run its rule again")
     return table
 
