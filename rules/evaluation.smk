@@ -221,3 +221,36 @@ rule probes:
         + " --log {log} --threads {threads} --settings {params.settings:q}"
         " --dictionary {params.dictionary} --features {input.features} --activations {params.activations}"
         " --train {params.train} --heldout {params.heldout} --out {output}"
+
+
+rule attribution:
+    input:
+        dictionary="<results>/dictionaries/{dictionary}/{run}/crosscoder.safetensors",
+        checkpoints=lambda wildcards: checkpoint_files(
+            STUDY.sites(wildcards.dictionary)
+        ),
+        tokenizer=rules.tokenizer.output,
+    output:
+        "<results>/metrics/{dictionary}/{run}/tasks-{model}.csv",
+        "<results>/metrics/{dictionary}/{run}/attribution-{model}.csv",
+        "<results>/metrics/{dictionary}/{run}/ablations-{model}.csv",
+    log:
+        "<logs>/attribution/{dictionary}/{run}-{model}.log",
+    wildcard_constraints:
+        model=one_of([model for model in STUDY.models if model not in PLANTED]),
+    conda:
+        "../envs/gpu.yaml"
+    threads: 2
+    params:
+        settings=settings("evaluation/tasks"),
+        models=folder("models"),
+        dictionary=subpath(input.dictionary, parent=True),
+        context=STUDY.tokens.context_length,
+        first="--keep-first-position" if STUDY.activations.keep_first_position else "",
+        out=subpath(output[0], parent=True),
+        code=code("attribution.py"),
+    shell:
+        command("attribution.py")
+        + " --log {log} --threads {threads} --settings {params.settings:q} {params.first}"
+        " --dictionary {params.dictionary} --model {wildcards.model} --models {params.models}"
+        " --tokenizer {input.tokenizer} --context-length {params.context} --out {params.out}"

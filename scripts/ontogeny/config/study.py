@@ -182,6 +182,7 @@ class Study(Settings):
         checkpoints = several and len({(site.model, site.hook) for site in sites}) == 1
         learning = checkpoints and not isinstance(self.models[sites[0].model], PlantedModel)
         trained = any(isinstance(model, TrainedModel) for model in self.models.values())
+        reads_text = not any(isinstance(self.models[site.model], PlantedModel) for site in sites)
         conditions = {
             "pareto": True,
             "reconstruction": True,
@@ -191,6 +192,8 @@ class Study(Settings):
             "language_model": trained,
             "two_phases": learning,
             "norm_as_strength": several,
+            "attribution": reads_text,
+            "necessity_sufficiency": reads_text,
         }
         return tuple(name for name, holds in conditions.items() if holds)
 

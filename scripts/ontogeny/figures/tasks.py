@@ -110,11 +110,11 @@ def heading(axis: Axes, task: str, rows: pd.DataFrame, right: float, names: Sequ
     row = rows.iloc[0]
     dropped = f" ({int(row['dropped']):,} left out)" if row["dropped"] else ""
     facts = f"{counted(int(row['items']), 'item')}{dropped}, {verdict(rows, names)}"
-    share = f", {right:.0%} right at the end" if np.isfinite(right) else ""
+    share = f", {100 * right:.0f} % right at the end" if np.isfinite(right) else ""
     look = {"textcoords": "offset points", "va": "baseline"}
     title = axis.annotate(name, (0, 1), (0, 4), xycoords="axes fraction", fontweight="bold", **look)
     axis.annotate(
-        f"{example}; {facts}{share}", (1, 0), (5, 0), xycoords=title, color=GREY, fontsize="small", **look
+        f"{example}; {facts}{share}", (1, 0), (5, 1.4), xycoords=title, color=GREY, fontsize="small", **look
     )
 
 
