@@ -7,7 +7,9 @@ def task_tables(kind):
     """Name the tables of tasks, and those of one kind beside them, of the run that figures show."""
     folder = f"<results>/metrics/{FEATURED}/{FEATURED_RUN}"
     models = language_models(FEATURED)
-    return [f"{folder}/{name}-{model}.csv" for name in ("tasks", kind) for model in models]
+    return [
+        f"{folder}/{name}-{model}.csv" for name in ("tasks", kind) for model in models
+    ]
 
 
 # What each figure is drawn from, and where it stands in the report.

@@ -15,6 +15,8 @@ from tokenizers.models import WordLevel
 from ontogeny.evaluation.geometry_tables import write_geometry
 from ontogeny.evaluation.probes import COLUMNS as PROBES
 from ontogeny.evaluation.tables import Measurement, RunIdentity, metrics_table
+from ontogeny.evaluation.task_tables import COLUMNS
+from ontogeny.evaluation.tasks import TASKS
 from ontogeny.sites import Site
 
 STEPS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
@@ -173,6 +175,43 @@ def training(folder: Path, model: str = "neox", scale: float = 1.0) -> Path:
     return file
 
 
+def tasks(folder: Path, kind: str, sites: tuple[Site, ...] = SITES, measured: tuple[str, ...] = TASKS) -> list[Path]:
+    """Write the tables of tasks of a run: agreement is learnt from step 64 on, the other tasks are not."""
+    random = np.random.default_rng(4)
+    rows: dict[str, list[tuple[object, ...]]] = {name: [] for name in COLUMNS}
+    for task in TASKS:
+        for site in sites:
+            if task not in measured:
+                rows["tasks"].append((*site, task, "logit_difference", np.nan, np.nan, 0.0, 2, 12345))
+                continue
+            own = float(random.normal(0, 0.005)) + (
+                0.3 * np.log2(max(site.step, 32) / 32) if task == "agreement" else 0
+            )
+            for metric, value, chance in (
+                ("logit_difference", own, 0),
+                ("accuracy", 0.6, 0.5),
+                ("without_features", 0.02, 0),
+            ):
+                rows["tasks"].append((*site, task, metric, value, 0.02, chance, 64, 34))
+            values = own * np.arange(6, 0, -1) / 10 + random.normal(0, 0.01, 6)
+            ranks = (-values).argsort().argsort() + 1
+            for feature, rank, value in zip((5, 88, 1203, 2047, 16, 700), ranks, values, strict=True):
+                rows["attribution"].append((*site, task, feature, rank, value, 0.01, value, 64))
+            for ranking, share in (("attribution", 1.0), ("activation", 0.4), ("random", 0.1)):
+                for k in (1, 4, 16, 64, 256, 1024):
+                    gone = share * np.log10(k) / 4 * own
+                    for features_are, value in (("ablated", own - gone), ("kept", gone)):
+                        rows["ablations"].append((*site, task, ranking, features_are, k, value, 0.03, 64))
+    run = identity("crosscoder", 32)
+    files = []
+    for name in ("tasks", kind):
+        table = pd.DataFrame([(*run, *row) for row in rows[name]], columns=[*run._fields, *COLUMNS[name]])
+        files.append(folder / "metrics" / run.dictionary / run.run / f"{name}-neox.csv")
+        files[-1].parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(files[-1], index=False)
+    return files
+
+
 def tokenizer(folder: Path, size: int = 4096) -> Path:
     """Write a `tokenizer.json` of `size` tokens."""
     file = folder / "tokenizer" / "tokenizer.json"
@@ -256,6 +295,8 @@ def default_tables(folder: Path) -> dict[str, list[Path]]:
         "language_model": [training(folder), tokenizer(folder)],
         "two_phases": [ngram(folder), dimensionality(folder, crosscoders[1])],
         "norm_as_strength": [probes(folder)],
+        "attribution": tasks(folder, "attribution"),
+        "necessity_sufficiency": tasks(folder, "ablations"),
     }
 
 

@@ -88,6 +88,16 @@ VARIANTS: dict[str, tuple[str, Callable[[Path], list[Path]], dict[str, Any]]] = 
     "late checkpoints": ("two_phases", lambda at: [made_up.ngram(at, (512, 1000))], {"warmup_steps": 100}),
     "probes over layers": ("norm_as_strength", lambda at: [made_up.probes(at, made_up.LAYERS)], {}),
     "no low norm": ("norm_as_strength", lambda at: [made_up.probes(at)], {"low_norm": 0.001}),
+    "tasks at one site": ("attribution", lambda at: made_up.tasks(at, "attribution", made_up.LAST), {}),
+    "tasks over layers": ("attribution", lambda at: made_up.tasks(at, "attribution", made_up.LAYERS), {}),
+    "tasks without items": ("attribution", lambda at: made_up.tasks(at, "attribution", measured=()), {}),
+    "ablations at one site": ("necessity_sufficiency", lambda at: made_up.tasks(at, "ablations", made_up.LAST), {}),
+    "ablations over layers": ("necessity_sufficiency", lambda at: made_up.tasks(at, "ablations", made_up.LAYERS), {}),
+    "ablations of one task": (
+        "necessity_sufficiency",
+        lambda at: made_up.tasks(at, "ablations", measured=("induction",)),
+        {},
+    ),
     **{name: (name, lambda at, name=name: made_up.default_tables(at)[name], {}) for name in FIGURES},  # type: ignore[misc]
 }
 """Studies unlike the default one, and that one: figure, tables, settings."""

@@ -186,6 +186,7 @@ MISTAKES: dict[str, tuple[str, Callable[[Path], list[Path]], str]] = {
         lambda at: [made_up.probes(at, made_up.LAST)],
         "the run has one site",
     ),
+    "no tasks": ("attribution", lambda at: made_up.tasks(at, "attribution")[1:], "no tasks-<model>.csv was named"),
     "only a tokenizer": ("language_model", lambda at: [made_up.tokenizer(at, 4)], "no training.csv was named"),
 }
 
@@ -254,6 +255,10 @@ def test_caption_speaks_of_the_numbers_drawn(tables: dict[str, list[Path]]) -> N
     assert "features are above tau = 0.5 at 5 of 12 checkpoints or fewer, 0% at all." in overview
     classes = captions["feature_classes"].finding
     assert f"Of {len(alive):,} features that fire, 0 are always-on, 0 are returning" in classes
+    assert "Agreement: above chance from step 64 on" in captions["attribution"].finding
+    assert "Induction: not above chance at step 1,000" in captions["attribution"].finding
+    assert captions["attribution"].tokens == "64 items a task"
+    assert captions["necessity_sufficiency"].finding.startswith("At step 1,000. Agreement: 1.4")
     assert "a uniform guess over 4,096 tokens: 8.32 nats" in captions["language_model"].finding
     assert "KL(model || unigram) is lowest at step 32, 0.3 nats" in captions["two_phases"].finding
     assert "the loss of bigrams is 4.75 nats, which the model passes by step 512" in captions["two_phases"].finding

@@ -19,7 +19,7 @@ from ontogeny.crosscoder.active import Active, active_entries, inner_products, w
 from ontogeny.randomness import generator
 
 Metric = Callable[[Tensor, Tensor], Tensor]
-"""Of activations at the site, (M, T, D), and the numbers of the items that they are of, (M): the metric of each, (M)."""
+"""Of activations at the site, (M, T, D), and the numbers of their items, (M): the metric of each, (M)."""
 
 
 class FeatureSum(NamedTuple):
@@ -67,7 +67,7 @@ def metrics(metric: Metric, x_VBTD: Sequence[Tensor], at_once: int) -> Tensor:
     """Compute a metric of several variants of the same items, `at_once` texts in one call (shape: [V, B])."""
     x_MTD = torch.cat(list(x_VBTD))
     item_M = torch.arange(len(x_VBTD[0]), device=x_MTD.device).repeat(len(x_VBTD))
-    parts = zip(x_MTD.split(at_once), item_M.split(at_once), strict=True)
+    parts = zip(torch.split(x_MTD, at_once), torch.split(item_M, at_once), strict=True)
     return torch.cat([metric(*part) for part in parts]).view(len(x_VBTD), -1)
 
 
@@ -90,7 +90,9 @@ def mean_gradient(
     item_M = torch.arange(len(x_BTD), device=x_BTD.device).repeat(len(points))
     point_M = x_BTD.new_tensor([point for point, _ in points]).repeat_interleave(len(x_BTD))
     weight_M = x_BTD.new_tensor([weight for _, weight in points]).repeat_interleave(len(x_BTD))
-    for item, point, weight in zip(*(numbers.split(at_once) for numbers in (item_M, point_M, weight_M)), strict=True):
+    for item, point, weight in zip(
+        *(torch.split(numbers, at_once) for numbers in (item_M, point_M, weight_M)), strict=True
+    ):
         at = (x_BTD[item] - (1 - point)[:, None, None] * removed_BTD[item]).requires_grad_()
         with torch.enable_grad():
             (gradient,) = torch.autograd.grad(metric(at, item).sum(), at)

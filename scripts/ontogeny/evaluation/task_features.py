@@ -164,13 +164,15 @@ def _measured(
         for kind, values_KB in zip(
             ("ablated", "kept"), ablations(metric, x_BTD, features, rank_BL, ks, at_once), strict=True
         ):
-            found += [Ablation(ranking, kind, k, *_mean(value_B, group_B)) for k, value_B in zip(ks, values_KB, strict=True)]
+            found += [
+                Ablation(ranking, kind, k, *_mean(value_B, group_B)) for k, value_B in zip(ks, values_KB, strict=True)
+            ]
     scores = _scores(clean_B, without_B, attribution_BL.sum(1), group_B)
     return TaskAtSite(task, site, scores, mean_L, error_L, over_groups(first_order_BL, group_B)[0], found)
 
 
 def _scores(clean_B: Tensor, without_B: Tensor, attributed_B: Tensor, group_B: Tensor) -> list[Score]:
-    """Score the model as it is and without features, and what the attributions of an item fall short of adding up to."""
+    """Score the model as it is and without features, and how far attributions are from adding up to the difference."""
     cost_B = clean_B - without_B
     gap = float((attributed_B - cost_B).abs().sum() / cost_B.abs().sum())
     return [

@@ -67,7 +67,7 @@ def write_task_tables(
         raise UserError(f"{dictionary}: there is no site of a model {model!r}; models of this dictionary are {names}")
     checkpoints = Checkpoints(models, [site.checkpoint for site in crosscoder.sites])
     tasks = make_tasks(read_tokenizer(tokenizer), settings, context_length)
-    enough = [task for task in tasks if len(task.group_B.unique()) >= FEWEST_GROUPS]
+    enough = [task for task in tasks if len(set(task.group_B.tolist())) >= FEWEST_GROUPS]
     found = list(
         progress(
             measure(crosscoder, checkpoints, sites, enough, settings, 0 if keep_first_position else 1),

@@ -2,9 +2,9 @@
 
 NOUNS = (
     "account", "act", "action", "agent", "amendment", "animal", "answer", "area", "army", "article", "artist", "author",
-    "bank", "bill", "bird", "boat", "bond", "book", "boy", "bridge", "brother", "building", "car", "case", "cat", "cause",
-    "chair", "chief", "citizen", "claim", "condition", "contract", "cost", "court", "custom", "dancer", "daughter",
-    "day", "debt", "decision", "department", "doctor", "dog", "dollar", "driver", "effort", "election", "engine",
+    "bank", "bill", "bird", "boat", "bond", "book", "boy", "bridge", "brother", "building", "car", "case", "cat",
+    "cause", "chair", "chief", "citizen", "claim", "condition", "contract", "cost", "court", "custom", "dancer",
+    "daughter", "day", "debt", "decision", "department", "doctor", "dog", "dollar", "driver", "effort", "election", "engine",
     "event", "farmer", "father", "flower", "force", "friend", "fund", "garden", "girl", "goal", "government", "guard",
     "hand", "horse", "hotel", "house", "idea", "industry", "institution", "interest", "island", "issue", "job", "judge",
     "king", "lake", "law", "lawyer", "leader", "letter", "limit", "line", "loan", "market", "measure", "member",

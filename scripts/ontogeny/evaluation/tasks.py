@@ -130,9 +130,8 @@ def _collect(name: str, draw: Draw, lookup: SingleTokens, settings: TaskSettings
 def _task(name: str, groups: list[list[list[int]]], dropped: int) -> Task:
     """Lay groups of items, BOS and words and both answers of each, out as tensors."""
     numbers = [number for number, group in enumerate(groups) for _ in group]
-    ids_BT = torch.tensor([ids for group in groups for ids in group], dtype=torch.int64).reshape(len(numbers), -1)
-    if not numbers:
-        ids_BT = ids_BT.new_zeros(0, 3)
+    rows = [ids for group in groups for ids in group]
+    ids_BT = torch.tensor(rows, dtype=torch.int64) if rows else torch.zeros(0, 3, dtype=torch.int64)
     return Task(name, ids_BT[:, :-2], ids_BT[:, -2], ids_BT[:, -1], torch.tensor(numbers, dtype=torch.int64), dropped)
 
 
@@ -146,7 +145,7 @@ def _induction(tokenizer: TextTokenizer, settings: TaskSettings, context_length:
     special = {*tokenizer.tokenizer.get_added_tokens_decoder(), tokenizer.bos_id}
     ordinary = np.array(sorted(set(tokenizer.tokenizer.get_vocab(with_added_tokens=False).values()) - special))
     count = -(-settings.items // 4)
-    if len(ordinary) < REPEATED or 1 + REPEATED + END - BEGIN > context_length:
+    if len(ordinary) < REPEATED or context_length < 1 + REPEATED + END - BEGIN:
         return _task("induction", [], 4 * count)
     groups = []
     for _ in range(count):

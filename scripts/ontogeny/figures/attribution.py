@@ -65,7 +65,7 @@ def draw(tables: Sequence[Path], settings: TasksFigure, style: FigureStyle) -> t
     rooms = room(["chance"], style), room([*labels, "#0000"], style)
     width = (settings.width - 2 * LEFT - GUTTER - sum(rooms)) / 2 + LEFT / 2
     lefts = LEFT, LEFT + width + rooms[0] + GUTTER
-    figure, panels = grid(settings, style, sites.depth(style), lefts, (width, settings.width - lefts[1] - rooms[1]))
+    figure, panels = grid(settings, sites.depth(style), lefts, (width, settings.width - lefts[1] - rooms[1]))
     for number, (task, (left, right)) in enumerate(zip(TASKS, panels, strict=True)):
         rows = numbers[numbers["task"] == task]
         for axis in (left, right):
@@ -77,8 +77,8 @@ def draw(tables: Sequence[Path], settings: TasksFigure, style: FigureStyle) -> t
         heading(left, task, own, right_at_the_end(found["tasks"], task), site_names(sites.sites))
         _draw_task(left, sites, own)
         _draw_features(right, sites, rows[rows["panel"] == "features"])
-    for axis, title in zip(panels[0], ("a   The model", "b   Features that lead"), strict=True):
-        column_title(axis, title)
+    for axis, name, title in zip(panels[0], "ab", ("The model", "Features that lead"), strict=True):
+        column_title(axis, name, title)
     return figure, numbers
 
 
@@ -151,7 +151,9 @@ def caption(numbers: pd.DataFrame) -> Caption:
         text = f"{name}: {verdict(own, names)}"
         if own["value"].notna().any():
             last = own.iloc[-1]
-            text += f" (at the end {rounded(last['value'])}, 95 % from {rounded(last['low'])} to {rounded(last['high'])}"
+            text += (
+                f" (at the end {rounded(last['value'])}, 95 % from {rounded(last['low'])} to {rounded(last['high'])}"
+            )
             ends = features[features["leads"] & features[SITE].eq(list(last[SITE])).all(axis=1)]
             led = [f"; first feature #{row['feature']}, {rounded(row['value'])}" for _, row in ends.iterrows()]
             text += "".join(led) + ")"
@@ -159,4 +161,6 @@ def caption(numbers: pd.DataFrame) -> Caption:
     first = numbers.iloc[0]
     items = numbers.loc[numbers["panel"] == "task", "items"].astype(int).tolist()
     finding = f"Logit difference by task. {'; '.join(parts)}."
-    return Caption(TITLE, DESCRIPTION, finding, f"run {first['run']} of {first['dictionary']}", among(items, "item") + " a task")
+    return Caption(
+        TITLE, DESCRIPTION, finding, f"run {first['run']} of {first['dictionary']}", among(items, "item") + " a task"
+    )

@@ -39,7 +39,7 @@ DESCRIPTION = (
     "last site. Bands are 95 % intervals over groups of items."
 )
 
-LEFT, GAP, GUTTER = 13.0, 4.0, 7.0
+LEFT, GAP, GUTTER = 13.0, 4.0, 2.0
 LOOKS: dict[str, dict[str, Any]] = {
     "random": {"color": "#8C8C8C", "linestyle": ":", "marker": "^"},
     "activation": {"color": INK, "linestyle": "--", "marker": "s"},
@@ -69,12 +69,13 @@ def draw(tables: Sequence[Path], settings: TasksFigure, style: FigureStyle) -> t
     numbers = values(found)
     sites = sites_of(numbers)
     columns = [(site, kind) for site in sites for kind in KINDS]
-    right = room(["no features", "attribution"], style)
-    width = (settings.width - LEFT - right - GAP * len(sites) - GUTTER * (len(sites) - 1)) / len(columns)
-    lefts = [LEFT + n * width + (n + 1) // 2 * GAP + n // 2 * GUTTER for n in range(len(columns))]
-    figure, panels = grid(settings, style, 9.5, lefts, [width] * len(columns))
+    middle, right = (room(names, style) for names in (("clean", "no features", "chance"), LOOKS))
+    half = len(columns) // 2
+    width = (settings.width - LEFT - right - middle - GUTTER - GAP * (len(columns) - 2)) / len(columns)
+    lefts = [LEFT + n * (width + GAP) + (n >= half) * (middle + GUTTER - GAP) for n in range(len(columns))]
+    figure, panels = grid(settings, 9.5, lefts, [width] * len(columns))
     every = scores(found["tasks"], "logit_difference").sort_values(SITE)
-    names = dict(zip(sites, [f"step {site.step:,}" for site in sites], strict=True))
+    names = dict(zip(sites_of(every), site_names(sites_of(every)), strict=True))
     for task, axes in zip(TASKS, panels, strict=True):
         rows = numbers[numbers["task"] == task]
         all_sites = every[every["task"] == task]
@@ -84,9 +85,10 @@ def draw(tables: Sequence[Path], settings: TasksFigure, style: FigureStyle) -> t
             _draw_panel(axis, own, kind)
             _share(axis, rows, place, task == list(TASKS)[-1])
             if task == next(iter(TASKS)):
-                column_title(axis, f"{'abcd'[place]}   k {kind}, {names[site]}")
+                column_title(axis, "abcd"[place], f"k {kind}, {names[site]}")
         axes[0].set_ylabel("Logit difference")
-        _name_lines(axes[-1], rows[rows[SITE].eq(list(sites[-1])).all(axis=1)])
+        _name_levels(axes[half - 1], rows[rows[SITE].eq(list(columns[half - 1][0])).all(axis=1)])
+        _name_curves(axes[-1], rows[rows[SITE].eq(list(sites[-1])).all(axis=1)])
     return figure, numbers
 
 
@@ -142,7 +144,7 @@ def _share(axis: Axes, rows: pd.DataFrame, place: int, is_lowest: bool) -> None:
         axis.set_xticks([])
         return
     ks = rows["k"].dropna().unique().astype(float)
-    reach = 0.06 * np.log10(ks.max() / ks.min()) + 0.05
+    reach = 0.03 * np.log10(ks.max() / ks.min()) + 0.05
     axis.set_xlim(np.log10(ks.min()) - reach, np.log10(ks.max()) + reach)
     decades = [k for k in (1, 10, 100, 1_000, 10_000) if ks.min() <= k <= ks.max()] or sorted(ks)
     axis.xaxis.set_major_locator(FixedLocator(np.log10(decades).tolist()))
@@ -157,19 +159,22 @@ def _share(axis: Axes, rows: pd.DataFrame, place: int, is_lowest: bool) -> None:
         axis.tick_params(labelleft=False)
 
 
-def _name_lines(axis: Axes, rows: pd.DataFrame) -> None:
-    """Name the lines of the last panel of a row, where few features are kept and no two lines are alike."""
-    if rows["value"].isna().all():
-        return
-    right = axis.get_xlim()[1]
-    across = rows[rows["features"] == "all"].set_index("ranking")["value"]
+def _name_levels(axis: Axes, rows: pd.DataFrame) -> None:
+    """Name the lines that lead across the panel in the middle of a row."""
+    levels = rows[rows["features"] == "all"].dropna(subset="value").set_index("ranking")["value"]
+    if len(levels):
+        named = {"clean": INK, "no features": GREY}
+        ends = [End(axis.get_xlim()[1], levels[name], name, colour) for name, colour in named.items()]
+        label_ends(axis, [*ends, End(axis.get_xlim()[1], 0.0, "chance", GREY)])
+
+
+def _name_curves(axis: Axes, rows: pd.DataFrame) -> None:
+    """Name the rankings in the last panel of a row."""
     kept = rows[rows["features"] == KINDS[-1]]
-    last = kept[kept["k"] == kept["k"].max()].set_index("ranking")["value"]
-    ends = [End(right, 0.0, "chance", GREY), End(right, across["clean"], "clean", INK)]
-    ends.append(End(right, across["no features"], "no features", GREY))
-    x = float(np.log10(kept["k"].max()))
-    ends += [End(x, last[ranking], ranking, str(look["color"])) for ranking, look in LOOKS.items()]
-    label_ends(axis, ends)
+    last = kept[kept["k"] == kept["k"].max()].set_index("ranking")
+    if len(last):
+        x = axis.get_xlim()[1]
+        label_ends(axis, [End(x, last["value"][name], name, str(look["color"])) for name, look in LOOKS.items()], 1)
 
 
 def caption(numbers: pd.DataFrame) -> Caption:
@@ -185,7 +190,9 @@ def caption(numbers: pd.DataFrame) -> Caption:
         curves = rows[rows["features"] != "all"]
         k = curves["k"].max()
         ends = curves[curves["k"] == k].set_index(["features", "ranking"])["value"]
-        said = [f"{rounded(ends[kind, 'attribution'])} {kind} ({rounded(ends[kind, 'random'])} by chance)" for kind in KINDS]
+        said = [
+            f"{rounded(ends[kind, 'attribution'])} {kind} ({rounded(ends[kind, 'random'])} by chance)" for kind in KINDS
+        ]
         parts.append(
             f"{name}: {rounded(across['clean'])} clean, {rounded(across['no features'])} without features; "
             f"first {k:,} features {listed(said)}"
@@ -193,4 +200,6 @@ def caption(numbers: pd.DataFrame) -> Caption:
     first = numbers.iloc[0]
     items = numbers.loc[numbers["ranking"] == "clean", "items"].astype(int).tolist()
     finding = f"At {site_names(sites_of(numbers))[-1]}. {'. '.join(parts)}."
-    return Caption(TITLE, DESCRIPTION, finding, f"run {first['run']} of {first['dictionary']}", among(items, "item") + " a task")
+    return Caption(
+        TITLE, DESCRIPTION, finding, f"run {first['run']} of {first['dictionary']}", among(items, "item") + " a task"
+    )

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ontogeny.config.figures import FigureStyle, TasksFigure
+from ontogeny.config.figures import TasksFigure
 from ontogeny.errors import UserError
 from ontogeny.figures.caption import counted
 from ontogeny.figures.style import GREY, page, panel
@@ -111,18 +112,17 @@ def heading(axis: Axes, task: str, rows: pd.DataFrame, right: float, names: Sequ
     dropped = f" ({int(row['dropped']):,} left out)" if row["dropped"] else ""
     facts = f"{counted(int(row['items']), 'item')}{dropped}, {verdict(rows, names)}"
     share = f", {100 * right:.0f} % right at the end" if np.isfinite(right) else ""
-    look = {"textcoords": "offset points", "va": "baseline"}
+    look: dict[str, Any] = {"textcoords": "offset points", "va": "baseline"}
     title = axis.annotate(name, (0, 1), (0, 4), xycoords="axes fraction", fontweight="bold", **look)
-    axis.annotate(
-        f"{example}; {facts}{share}", (1, 0), (5, 1.4), xycoords=title, color=GREY, fontsize="small", **look
-    )
+    axis.annotate(f"{example}; {facts}{share}", (1, 0), (5, 1.4), xycoords=title, color=GREY, fontsize="small", **look)
 
 
-def column_title(axis: Axes, text: str) -> None:
+def column_title(axis: Axes, letter: str, text: str) -> None:
     """Write above the heading of the first row what the panels of a column show."""
-    axis.annotate(
-        text, (0, 1), (0, 17), xycoords="axes fraction", textcoords="offset points", va="baseline", fontweight="bold"
-    )
+    for words, left, weight in ((letter, 0, "bold"), (text, 9, "normal")):
+        axis.annotate(
+            words, (0, 1), (left, 17), xycoords="axes fraction", textcoords="offset points", fontweight=weight
+        )
 
 
 def nothing_to_draw(axis: Axes) -> None:
@@ -135,7 +135,7 @@ def nothing_to_draw(axis: Axes) -> None:
 
 
 def grid(
-    settings: TasksFigure, style: FigureStyle, bottom: float, lefts: Sequence[float], widths: Sequence[float]
+    settings: TasksFigure, bottom: float, lefts: Sequence[float], widths: Sequence[float]
 ) -> tuple[Figure, list[list[Axes]]]:
     """Lay out a row of panels for each task, with a heading above each row."""
     figure = page(settings)

@@ -33,22 +33,19 @@ class Continuation:
         last = _last_block_before(hook, len(model.blocks))
         self._blocks: Sequence[nn.Module] = list(model.blocks)[: last + 1]
         self._ends_block = hook == f"blocks.{last}.hook_resid_post"
-        seen: dict[str, Tensor | tuple[Tensor, ...]] = {}
-
-        def keep(own_BTD: Tensor) -> Tensor:
-            seen["hook"] = own_BTD.clone()
-            return own_BTD
-
-        handles = [
-            block.register_forward_hook(lambda _block, _inputs, output: seen.update(block=output))
-            for block in self._blocks[-1:]
-        ]
+        self._block_output: Tensor | tuple[Tensor, ...] | None = None
+        handles = [block.register_forward_hook(self._keep_output) for block in self._blocks[-1:]]
         with torch.no_grad():
-            last_logits(model, tokens_BT, {hook: keep})
+            last_logits(model, tokens_BT, {hook: self._keep_activations})
         for handle in handles:
             handle.remove()
-        self.x_BTD = seen["hook"]
-        self._block_output = seen.get("block")
+
+    def _keep_activations(self, own_BTD: Tensor) -> Tensor:
+        self.x_BTD = own_BTD.clone()
+        return own_BTD
+
+    def _keep_output(self, _block: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        self._block_output = output
 
     def __call__(self, x_MTD: Tensor, item_M: Tensor) -> Tensor:
         """Continue from other activations; gradients lead back to them.
@@ -61,14 +58,17 @@ class Continuation:
             Logits of the next token, (M, V).
         """
         patches = {} if self._ends_block else {self._hook: lambda own_MTD: x_MTD.to(own_MTD)}
-        output = self._block_output
-        if output is not None:
-            whole = isinstance(output, Tensor)
-            hidden_BTD, rest = (output, ()) if whole else (output[0], output[1:])
-            hidden_MTD = x_MTD.to(hidden_BTD) if self._ends_block else hidden_BTD[item_M.to(hidden_BTD.device)]
-            output = hidden_MTD if whole else (hidden_MTD, *rest)
-        with _repeated(self._blocks, output):
+        with _repeated(self._blocks, self._output_for(x_MTD, item_M)):
             return last_logits(self._model, self._tokens_BT[item_M.to(self._tokens_BT.device)], patches)
+
+    def _output_for(self, x_MTD: Tensor, item_M: Tensor) -> Tensor | tuple[Tensor, ...] | None:
+        """Make what the last of the blocks that do not run returns: its own output, or what stands at the hook."""
+        kept = self._block_output
+        if kept is None:
+            return None
+        hidden_BTD = kept if isinstance(kept, Tensor) else kept[0]
+        hidden_MTD = x_MTD.to(hidden_BTD) if self._ends_block else hidden_BTD[item_M.to(hidden_BTD.device)]
+        return hidden_MTD if isinstance(kept, Tensor) else (hidden_MTD, *kept[1:])
 
 
 def _last_block_before(hook: str, blocks: int) -> int:

@@ -1,0 +1,84 @@
+"""What the figures of tasks draw is what was measured, and they say what is at chance and what was not measured."""
+
+from pathlib import Path
+
+import figure_tables as made_up
+import numpy as np
+import pandas as pd
+import pytest
+from figure_drawing import drawn, lines, words
+
+from ontogeny.evaluation.tasks import TASKS
+from ontogeny.figures.tasks import DEVIATIONS, above_from, verdict
+from ontogeny.figures.tasks import TASKS as NAMES
+
+
+def test_every_task_has_a_name() -> None:
+    assert tuple(NAMES) == TASKS
+
+
+def test_attribution_draws_the_table(tmp_path: Path) -> None:
+    files = made_up.tasks(tmp_path, "attribution")
+    figure, numbers = drawn("attribution", files)
+    tasks, features = map(pd.read_csv, files)
+    for number, task in enumerate(TASKS):
+        left, right = figure.axes[2 * number : 2 * number + 2]
+        measured = tasks[(tasks["task"] == task) & (tasks["metric"] == "logit_difference")].sort_values("step")
+        (on_paper,) = [line for line in lines(left) if len(line) == 11]
+        np.testing.assert_array_equal(on_paper[:, 1], measured["value"][1:])
+        in_table = numbers[(numbers["panel"] == "task") & (numbers["task"] == task)]
+        np.testing.assert_allclose(in_table["high"], measured["value"] + DEVIATIONS * 0.02)
+        assert "chance" in words(left)
+        assert any("64 items (34 left out)" in text for text in words(left))
+
+        own = features[features["task"] == task]
+        best = set(own.groupby("feature")["integrated_gradients"].max().nlargest(4).index)
+        assert {f"#{feature}" for feature in best} <= set(words(right))
+        leading = np.concatenate([line for line in lines(right) if len(line)])
+        assert sorted(leading[:, 1]) == sorted(
+            own.loc[(own["rank"] == 1) & own["feature"].isin(best), "integrated_gradients"]
+        )
+
+
+def test_necessity_and_sufficiency_draw_the_table(tmp_path: Path) -> None:
+    files = made_up.tasks(tmp_path, "ablations")
+    figure, numbers = drawn("necessity_sufficiency", files)
+    table = pd.read_csv(files[1])
+    assert sorted(numbers["step"].unique()) == [64, 1000], "where agreement gets above chance, and the end"
+    for row, task in enumerate(TASKS):
+        for column, (step, kind) in enumerate([(64, "ablated"), (64, "kept"), (1000, "ablated"), (1000, "kept")]):
+            axis = figure.axes[4 * row + column]
+            own = table[(table["task"] == task) & (table["step"] == step) & (table["features"] == kind)]
+            for line, ranking in zip(axis.lines, ("random", "activation", "attribution"), strict=False):
+                expected = own[own["ranking"] == ranking]
+                np.testing.assert_array_equal(line.get_ydata(), expected["value"])
+                np.testing.assert_allclose(10 ** line.get_xdata(), expected["k"])
+        assert {"attribution", "activation", "random"} <= set(words(axis))
+        assert {"chance", "clean", "no features"} <= set(words(figure.axes[4 * row + 1]))
+        assert len({figure.axes[4 * row + column].get_ylim() for column in range(4)}) == 1
+
+
+def test_tasks_with_too_few_items_are_named_and_not_drawn(tmp_path: Path) -> None:
+    for name, kind in (("attribution", "attribution"), ("necessity_sufficiency", "ablations")):
+        figure, _ = drawn(name, made_up.tasks(tmp_path, kind, measured=("agreement",)))
+        said = [text for axis in figure.axes for text in words(axis)]
+        assert sum("too few items" in text for text in said) >= 8
+        assert sum("2 items (12,345 left out), not measured" in text for text in said) == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([-0.1, 0.1, 0.5, 0.9], "above chance from c on"),
+        ([0.5, 0.1, 0.5, 0.9], "above chance from c on"),
+        ([0.5, 0.5, 0.5, 0.9], "above chance everywhere"),
+        ([0.5, 0.5, 0.5, 0.1], "not above chance at d"),
+        ([0.0, 0.0, 0.0, -0.5], "below chance at d"),
+        ([np.nan] * 4, "not measured"),
+    ],
+)
+def test_chance_is_told_by_intervals(values: list[float], said: str) -> None:
+    value = np.array(values)
+    rows = pd.DataFrame({"value": value, "low": value - 0.2, "high": value + 0.2, "chance": 0.0})
+    assert verdict(rows, ["a", "b", "c", "d"]) == said
+    assert (above_from(rows) is not None) == said.startswith("above")
