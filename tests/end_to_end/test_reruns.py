@@ -10,7 +10,9 @@ import yaml
 
 from .conftest import Workspace
 
+TASKS = {"attribution": 1, "attribution_figure": 1, "necessity_sufficiency_figure": 1}
 AFTER_CORPUS = {
+    **TASKS,
     "tokenizer": 1, "tokens": 2, "language_model": 1, "rows": 3, "activations": 12, "statistics": 4, "dictionary": 3,
     "reconstruction": 3, "losses": 3, "nll": 3, "features": 3, "database": 3, "pareto_figure": 1, "reconstruction_figure": 1,
     "decoder_norms_figure": 1, "geometry": 1, "evolution_overview_figure": 1, "feature_classes_figure": 1,
@@ -18,6 +20,7 @@ AFTER_CORPUS = {
     "ngram": 1, "probes": 1, "two_phases_figure": 1, "norm_as_strength_figure": 1,
 }  # fmt: skip
 CROSSCODER_RUNS = {
+    **TASKS,
     "dictionary": 2, "reconstruction": 2, "losses": 2, "nll": 2, "features": 2, "database": 2, "pareto_figure": 1,
     "reconstruction_figure": 1, "decoder_norms_figure": 1, "geometry": 1, "evolution_overview_figure": 1,
     "feature_classes_figure": 1, "gallery": 1,
@@ -94,6 +97,7 @@ def test_finished_study_has_nothing_to_do(finished: Workspace) -> None:
         (("evaluation", "ngram", "tokens"), 1024, {"ngram": 1, "two_phases_figure": 1, "gallery": 1}),
         (("evaluation", "probes", "features"), 64, {"probes": 1, "norm_as_strength_figure": 1, "gallery": 1}),
         (("figures", "two_phases", "warmup_steps"), 4, {"two_phases_figure": 1, "gallery": 1}),
+        (("evaluation", "tasks", "items"), 32, {**TASKS, "gallery": 1}),
         (("database", "uri"), "mongodb://localhost:27017", {"database": 3}),
         (
             ("dictionaries", "crosscoder", "k"),

@@ -31,6 +31,8 @@ FIGURES = (
     "language_model",
     "two_phases",
     "norm_as_strength",
+    "attribution",
+    "necessity_sufficiency",
 )
 COLUMNS = [
     "dictionary",

@@ -1,19 +1,20 @@
 """The words of the tasks' sentences: common English words, of which a tokenizer knows some as single tokens."""
 
 NOUNS = (
-    "account", "act", "action", "agent", "amendment", "animal", "answer", "area", "army", "article", "artist", "author",
-    "bank", "bill", "bird", "boat", "bond", "book", "boy", "bridge", "brother", "building", "car", "case", "cat",
-    "cause", "chair", "chief", "citizen", "claim", "condition", "contract", "cost", "court", "custom", "dancer",
-    "daughter", "day", "debt", "decision", "department", "doctor", "dog", "dollar", "driver", "effort", "election", "engine",
-    "event", "farmer", "father", "flower", "force", "friend", "fund", "garden", "girl", "goal", "government", "guard",
-    "hand", "horse", "hotel", "house", "idea", "industry", "institution", "interest", "island", "issue", "job", "judge",
-    "king", "lake", "law", "lawyer", "leader", "letter", "limit", "line", "loan", "market", "measure", "member",
-    "method", "minister", "mother", "nation", "neighbor", "number", "nurse", "object", "offer", "officer", "official",
-    "order", "parent", "payment", "person", "pilot", "plan", "plant", "player", "poet", "port", "power", "president",
-    "price", "principle", "problem", "product", "program", "project", "proposal", "purpose", "question", "railroad",
-    "rate", "reason", "record", "reform", "report", "result", "right", "river", "road", "rule", "school", "senator",
-    "service", "ship", "sister", "soldier", "son", "song", "standard", "state", "step", "student", "subject", "system",
-    "table", "teacher", "term", "train", "tree", "vessel", "vote", "war", "weapon", "window", "word", "worker", "year",
+    "account", "act", "action", "agent", "amendment", "animal", "answer", "area", "army", "article", "artist",
+    "author", "bank", "bill", "bird", "boat", "bond", "book", "boy", "bridge", "brother", "building", "car", "case",
+    "cat", "cause", "chair", "chief", "citizen", "claim", "condition", "contract", "cost", "court", "custom",
+    "dancer", "daughter", "day", "debt", "decision", "department", "doctor", "dog", "dollar", "driver", "effort",
+    "election", "engine", "event", "farmer", "father", "flower", "force", "friend", "fund", "garden", "girl",
+    "goal", "government", "guard", "hand", "horse", "hotel", "house", "idea", "industry", "institution", "interest",
+    "island", "issue", "job", "judge", "king", "lake", "law", "lawyer", "leader", "letter", "limit", "line", "loan",
+    "market", "measure", "member", "method", "minister", "mother", "nation", "neighbor", "number", "nurse",
+    "object", "offer", "officer", "official", "order", "parent", "payment", "person", "pilot", "plan", "plant",
+    "player", "poet", "port", "power", "president", "price", "principle", "problem", "product", "program",
+    "project", "proposal", "purpose", "question", "railroad", "rate", "reason", "record", "reform", "report",
+    "result", "right", "river", "road", "rule", "school", "senator", "service", "ship", "sister", "soldier", "son",
+    "song", "standard", "state", "step", "student", "subject", "system", "table", "teacher", "term", "train",
+    "tree", "vessel", "vote", "war", "weapon", "window", "word", "worker", "year",
 )  # fmt: skip
 """Nouns whose plural ends in a plain `s`, but for those in `PLURALS`."""
 

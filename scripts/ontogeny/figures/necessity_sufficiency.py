@@ -174,7 +174,7 @@ def _name_curves(axis: Axes, rows: pd.DataFrame) -> None:
     last = kept[kept["k"] == kept["k"].max()].set_index("ranking")
     if len(last):
         x = axis.get_xlim()[1]
-        label_ends(axis, [End(x, last["value"][name], name, str(look["color"])) for name, look in LOOKS.items()], 1)
+        label_ends(axis, [End(x, last["value"][name], name, str(look["color"])) for name, look in LOOKS.items()])
 
 
 def caption(numbers: pd.DataFrame) -> Caption:
