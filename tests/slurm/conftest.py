@@ -1,7 +1,7 @@
 """A cluster for the session, and the tiny study run through it and without it."""
 
+import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -72,9 +72,10 @@ class RunningStudy:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(60)
+        """End what is left: the workflow at once, then its jobs, which it would wait for."""
+        self.process.kill()
+        self.process.wait()
+        subprocess.run(["scancel", "--user", "root"], check=True)
 
     def said(self) -> str:
         return self.output.read_text()
@@ -83,15 +84,17 @@ class RunningStudy:
         """Wait for the workflow's end and return its exit status."""
         return self.process.wait(seconds)
 
-    def wait_for_state_after(self, step: int) -> int:
-        """Wait until a state of a later step is saved, and return its step."""
-        deadline = time.monotonic() + 300
+    def wait_for_state(self, resumed: int) -> int:
+        """Wait until training has gone on so many times and saved a state since, and return the state's step."""
+        deadline = time.monotonic() + 600
         while time.monotonic() < deadline and self.process.poll() is None:
+            log = self.log.read_text() if self.log.exists() else ""
+            begun = [int(step) for step in re.findall(r"goes on from step (\d+) of", log)]
             steps = [int(file.stem.split("-")[1]) for file in self.states.glob("state-*.safetensors")]
-            if max(steps, default=0) > step:
+            if len(begun) == resumed and max(steps, default=0) > max(begun, default=0):
                 return max(steps)
             time.sleep(0.05)
-        raise AssertionError(f"no state after step {step}:\n{self.said()[-3000:]}")
+        raise AssertionError(f"no state after going on {resumed} times:\n{self.said()[-3000:]}")
 
 
 def queue(*columns: str) -> list[dict[str, str]]:
@@ -111,3 +114,17 @@ def training_job() -> str:
 
 def scontrol(*arguments: str) -> None:
     subprocess.run(["scontrol", *arguments], check=True)
+
+
+def lose_node(node: str) -> None:
+    """Take a node away with the jobs on it, and give it back."""
+    scontrol("update", f"nodename={node}", "state=down", "reason=test")
+    resume = ["scontrol", "update", f"nodename={node}", "state=resume"]
+    for _ in range(600):
+        said = subprocess.run(["sinfo", "-h", "-N", "-n", node, "-o", "%t"], capture_output=True, text=True, check=True)
+        if set(said.stdout.split()) & {"idle", "mix", "alloc"}:
+            return
+        # Refused while the node is clearing up.
+        subprocess.run(resume, capture_output=True, check=False)
+        time.sleep(0.1)
+    raise AssertionError(f"{node} did not come back")

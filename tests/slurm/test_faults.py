@@ -11,7 +11,7 @@ import yaml
 from end_to_end.conftest import Workspace
 from safetensors.numpy import load_file
 
-from .conftest import WITHOUT_SLURM, RunningStudy, scontrol, training_job
+from .conftest import WITHOUT_SLURM, RunningStudy, lose_node, scontrol, training_job
 
 CROSSCODER = Path("results/dictionaries/crosscoder/latents128-k8-seed0")
 
@@ -50,18 +50,17 @@ def test_a_study_survives_preemption_kill_cancel_and_a_lost_node(
 
     workspace = longer(on_slurm, tmp_path / "cluster", epochs=150)
     with RunningStudy(workspace) as study:
-        step = study.wait_for_state_after(0)
+        study.wait_for_state(resumed=0)
         scontrol("requeue", training_job())
-        step = study.wait_for_state_after(step + 20)
+        study.wait_for_state(resumed=1)
         ranks = ranks_of_training()
         assert len(ranks) == 2
         os.kill(ranks[1], signal.SIGKILL)
-        step = study.wait_for_state_after(step + 20)
+        study.wait_for_state(resumed=2)
         subprocess.run(["scancel", training_job()], check=True)
-        step = study.wait_for_state_after(step + 20)
-        scontrol("update", "nodename=node2", "state=down", "reason=test")
-        scontrol("update", "nodename=node2", "state=resume")
-        study.wait_for_state_after(step + 20)
+        study.wait_for_state(resumed=3)
+        lose_node("node2")
+        study.wait_for_state(resumed=4)
         assert study.wait() == 0, study.said()[-5000:]
         said = study.said()
     assert "SLURM status is: 'FAILED'" in said
@@ -82,9 +81,9 @@ def test_a_study_survives_preemption_kill_cancel_and_a_lost_node(
 
 def test_a_job_at_its_time_limit_saves_and_the_next_call_goes_on(on_slurm: Workspace, tmp_path: Path) -> None:
     workspace = longer(on_slurm, tmp_path / "cluster", epochs=2000)
-    limits = ("--set-resources", "dictionary:runtime=1", "dictionary:slurm_extra='--gpus-per-node=1 --signal=TERM@40'")
+    limits = ("--set-resources", "dictionary:runtime=2", "dictionary:slurm_extra='--gpus-per-node=1 --signal=TERM@50'")
     with RunningStudy(workspace, "--retries", "0", *limits) as study:
-        study.wait_for_state_after(0)
+        study.wait_for_state(resumed=0)
         job = training_job()
         assert study.wait() == 1
         said, log = study.said(), study.log.read_text()
@@ -95,5 +94,5 @@ def test_a_job_at_its_time_limit_saves_and_the_next_call_goes_on(on_slurm: Works
     assert f"external_jobid: {job}" in said
     assert str(study.log.relative_to(workspace.folder)) in said
     with RunningStudy(workspace) as study:
-        study.wait_for_state_after(int(stopped[1]))
+        study.wait_for_state(resumed=1)
         assert f"goes on from step {stopped[1]} of 64000" in study.log.read_text()
