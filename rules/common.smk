@@ -14,6 +14,8 @@ os.environ.update(
 )
 
 from snakemake.cli import get_argument_parser
+from snakemake.resources import Resources
+from snakemake.settings.types import ExecMode
 
 from ontogeny.code_hash import code_hash
 from ontogeny.config.activations import HarvestSettings
@@ -85,11 +87,12 @@ def command(script):
 
 def launched(script):
     """Begin the command of a rule that several processes may share, as many as its resources say."""
-    return f"python {os.path.relpath(SCRIPTS / 'launch.py')} --nodes {{resources.nodes}} --threads {{threads}}" " --processes {resources.processes} --data-ranks {resources.data_ranks} --sites {params.sites} -- " + command(
-        script
-    ).removeprefix(
-        "python "
+    launch = (
+        f"python {os.path.relpath(SCRIPTS / 'launch.py')} --nodes {{resources.nodes}} --threads {{threads}}"
+        " --processes {resources.processes} --data-ranks {resources.data_ranks}"
+        " --seconds-to-save {resources.seconds_to_save} --sites {params.sites} -- "
     )
+    return launch + command(script).removeprefix("python ")
 
 
 def code(script, *modules):
@@ -103,14 +106,23 @@ def numbered(rule, number):
 
 
 def keep_profile():
-    """Let --set-resources, --set-threads and a study's own profile change what they name, and nothing else.
+    """Let --set-resources, --set-threads, --default-resources and a study's own profile change what they name alone.
 
     Snakemake alone would drop all that a profile sets under a key that is also on the command line, such as the
     partitions of all rules as soon as one rule gets more memory.
     """
+    # Another program that runs the workflow has settings of its own.
+    if "snakemake" not in Path(sys.argv[0]).parts[-2:]:
+        return
     given, _ = get_argument_parser().parse_known_args()
+    # Jobs are told what was put together here.
+    if given.mode != ExecMode.DEFAULT:
+        return
     chosen = workflow.resource_settings
-    for profile in [given.workflow_profile, *reversed(given.profile or [])]:
+    for profile in [
+        workflow_profile(given.workflow_profile),
+        *reversed(given.profile or []),
+    ]:
         if profile in (None, "none"):
             continue
         behind, _ = get_argument_parser(profiles=[profile]).parse_known_args([])
@@ -122,8 +134,29 @@ def keep_profile():
             **behind.set_resources,
         }
         if behind.default_resources:
-            behind.default_resources.update(chosen.default_resources or {})
+            behind.default_resources.update(told(chosen.default_resources))
             chosen.default_resources = behind.default_resources
+
+
+def workflow_profile(name):
+    """Find a study's own profile where Snakemake finds it: at a path, or by its name in profiles/."""
+    named = Path("profiles", name or "default")
+    places = [named, Path(workflow.basedir, named)]
+    if name:
+        places.insert(0, Path(name))
+    return next((str(place) for place in places if place.exists()), None)
+
+
+def told(resources):
+    """Leave out the default resources that Snakemake adds by itself to those that it is told."""
+    added = Resources.default("full")
+    return Resources(
+        {
+            name: resource
+            for name, resource in (resources or {}).items()
+            if name not in added or resource.raw != added[name].raw
+        }
+    )
 
 
 def same_machine(kind, count):

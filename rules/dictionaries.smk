@@ -20,6 +20,8 @@ rule dictionary:
         nodes=1,
         processes=1,
         data_ranks=1,
+        # How long torchrun waits for a run that is to stop.
+        seconds_to_save=240,
     params:
         activations=folder("activations"),
         settings=settings("runs/{dictionary}/{run}"),

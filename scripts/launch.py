@@ -13,8 +13,11 @@ from argparse import ArgumentParser
 from typing import NamedTuple
 
 SECONDS_TO_SAVE = 240
-"""How long torchrun waits, after it has passed SIGTERM on, before it kills: a little less than the five minutes that
-the SLURM profile leaves a run to save its state."""
+"""How long torchrun waits, after it has passed SIGTERM on, before it kills, unless told otherwise: a little less than
+the five minutes that the SLURM profile leaves a run to save its state."""
+
+TASKS = range(2**32 - 16)
+"""Numbers of the steps of a SLURM job that srun starts; those above are SLURM's own, such as the batch script."""
 
 PORTS = range(20000, 32000)
 """Where the nodes of a job meet: below the ports that Linux hands out by itself."""
@@ -57,7 +60,12 @@ def grid(nodes: int, processes: int, data_ranks: int, sites: int | None) -> Grid
 
 
 def launch_command(
-    command: list[str], place: Grid, data_ranks: int = 1, threads: int = 1, meeting: Meeting | None = None
+    command: list[str],
+    place: Grid,
+    data_ranks: int = 1,
+    threads: int = 1,
+    meeting: Meeting | None = None,
+    seconds_to_save: int = SECONDS_TO_SAVE,
 ) -> list[str]:
     """Say what is to be run.
 
@@ -67,12 +75,13 @@ def launch_command(
         data_ranks: processes that divide the rows of a batch.
         threads: CPUs of a node.
         meeting: where nodes meet if there are several.
+        seconds_to_save: how long torchrun waits after SIGTERM before it kills.
     """
     if data_ranks > 1:
         command = [*command, "--data-ranks", str(data_ranks)]
     if place == (1, 1):
         return [sys.executable, *command]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--shutdown-timeout", str(SECONDS_TO_SAVE)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--shutdown-timeout", str(seconds_to_save)]
     # Without the --, torchrun takes --log for a short form of its own options.
     workers = ["--nproc-per-node", str(place.per_node), "--", *command]
     if meeting is None:
@@ -106,6 +115,12 @@ if __name__ == "__main__":
     )
     parser.add_argument("--sites", type=int, help="number of sites; no more processes than that divide them")
     parser.add_argument("--threads", type=int, default=1, help="CPUs of a node (default: 1)")
+    parser.add_argument(
+        "--seconds-to-save",
+        type=int,
+        default=SECONDS_TO_SAVE,
+        help=f"how long to wait after SIGTERM before processes are killed (default: {SECONDS_TO_SAVE})",
+    )
     parser.add_argument("command", nargs="+", help="the script and its options, after --")
     arguments = parser.parse_args()
     nodes, processes, data_ranks = arguments.nodes, arguments.processes, arguments.data_ranks
@@ -121,8 +136,15 @@ if __name__ == "__main__":
             f"error: --nodes {nodes}: there is no SLURM job (SLURM_JOB_ID is not set); start it with sbatch, "
             "or with torchrun on every node by hand"
         )
+    if place.nodes > 1 and int(os.environ.get("SLURM_STEP_ID", TASKS.stop)) in TASKS:
+        raise SystemExit(
+            f"error: --nodes {nodes}: srun has started this, and the srun of several nodes would wait for its place for "
+            "ever; start it in the batch script (in Snakemake: resources mpi and tasks, see docs/clusters.md)"
+        )
     # Each process sets its own number of threads; without this, torchrun warns that it sets one.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     meeting = meeting_of(job) if job and place.nodes > 1 else None
-    launched = launch_command(arguments.command, place, data_ranks, arguments.threads, meeting)
+    launched = launch_command(
+        arguments.command, place, data_ranks, arguments.threads, meeting, arguments.seconds_to_save
+    )
     os.execvp(launched[0], launched)  # noqa: S606
