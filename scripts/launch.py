@@ -138,8 +138,8 @@ if __name__ == "__main__":
         )
     if place.nodes > 1 and int(os.environ.get("SLURM_STEP_ID", TASKS.stop)) in TASKS:
         raise SystemExit(
-            f"error: --nodes {nodes}: srun has started this, and the srun of several nodes would wait for its place for "
-            "ever; start it in the batch script (in Snakemake: resources mpi and tasks, see docs/clusters.md)"
+            f"error: --nodes {nodes}: srun has started this, and an srun over several nodes would wait for its place "
+            "for ever; start it in the batch script (in Snakemake: resources mpi and tasks, see docs/clusters.md)"
         )
     # Each process sets its own number of threads; without this, torchrun warns that it sets one.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

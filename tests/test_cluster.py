@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ontogeny.cluster import read_profile
+from ontogeny.cluster import Request, read_profile
 from ontogeny.errors import UserError
 
 PROJECT = Path(__file__).parents[1]
@@ -38,8 +38,18 @@ def test_a_profile_on_top_changes_what_it_names_and_nothing_else(tmp_path: Path)
     assert {**above["losses"].resources} == {**below["losses"].resources}
     assert (above["losses"].threads, below["losses"].threads) == (3, 8)
     words = " ".join(above["dictionary"].options())
-    assert words.startswith("-p gpu --nodes 2 --cpus-per-task 32 -t 1440 ")
+    assert words.startswith("-p gpu --nodes 2 --cpus-per-task 8 -t 1440 ")
     assert words.endswith("--gpus-per-node=8")
+
+
+def test_what_depends_on_the_dictionary_is_asked_for_at_its_largest() -> None:
+    requests = {request.rule: request for request in read_profile(SLURM, PROJECT / "profiles/evolution-pythia-6.9b")[1]}
+    words = " ".join(requests["dictionary"].options())
+    assert words == "-p gpu --nodes 2 --cpus-per-task 32 -t 5760 --mem 900000 --gpus-per-node=8"
+    assert Request("x", {"gpu": "4 if a else (2 if b else 16)"}, 1).number("gpu", 0) == 16
+    runtime = Request("x", {"slurm_partition": "cpu", "runtime": "90 if a else 30", "slurm_account": "me"}, 1)
+    assert " ".join(runtime.options()).startswith("-p cpu -A me --nodes 1 --cpus-per-task 1 -t 90 ")
+    assert Request("x", {"gpu": "input.size_mb"}, 1).number("gpu", 0) == 1
 
 
 @pytest.mark.parametrize(

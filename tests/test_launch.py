@@ -49,11 +49,11 @@ def test_no_more_processes_than_sites_are_started_and_as_many_on_each_node(
 
 def test_one_torchrun_a_node_meets_on_the_first_one() -> None:
     meeting = Meeting("4711", "host", 24711)
-    words = launch_command(["x.py", "--log", "l"], Grid(2, 8), data_ranks=2, threads=16, meeting=meeting)
-    line = " ".join(words)
+    line = " ".join(launch_command(["x.py", "--log", "l"], Grid(2, 8), 2, 16, meeting, seconds_to_save=840))
     assert line.startswith("srun --nodes 2 --ntasks 2 --cpus-per-task 16 --kill-on-bad-exit=1 ")
     assert "--nnodes 2 --rdzv-backend c10d --rdzv-id 4711 --rdzv-endpoint host:24711 --nproc-per-node 8 --" in line
     assert line.endswith("-- x.py --log l --data-ranks 2")
+    assert " --shutdown-timeout 840 " in line
     assert "--standalone" in launch_command(["x.py"], Grid(1, 2))
 
 
@@ -80,6 +80,15 @@ def test_what_cannot_be_started_is_one_line(options: tuple[str, ...], said: str)
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {said}")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_several_nodes_are_refused_where_their_srun_would_wait_for_ever() -> None:
+    environment = {**os.environ, "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}
+    words = [sys.executable, SCRIPTS / "launch.py", "--nodes", "2", "--processes", "2", "--", "x.py"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --nodes 2: srun has started this")
     assert len(done.stderr.splitlines()) == 1
 
 

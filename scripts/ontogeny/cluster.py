@@ -1,16 +1,18 @@
 """What a SLURM cluster lacks for this pipeline, one line each."""
 
+import ast
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from humanfriendly import parse_timespan
+from humanfriendly import InvalidTimespan, parse_timespan
 
 from ontogeny.errors import UserError, first_line
 
@@ -42,25 +44,45 @@ class Request(NamedTuple):
     """Name of the rule; `default` for those that the profile does not name."""
     resources: Mapping[str, Any]
     """Resources by name, defaults included."""
-    threads: int
-    """CPUs on each node."""
+    threads: int | str
+    """CPUs on each node, or an expression for them."""
 
     def number(self, name: str, otherwise: int) -> int:
-        """Look up a number; an expression, which the workflow alone can compute, counts as 1."""
-        value = self.resources.get(name, otherwise)
-        return value if isinstance(value, int) else 1
+        """Look up a number; of an expression, which the workflow alone can compute, the largest one it may give."""
+        return _largest(self.resources.get(name, otherwise))
+
+    def place(self) -> list[str]:
+        """Write where a job may run, and for whom, as options of sbatch and srun."""
+        options: list[str] = []
+        names = {"slurm_partition": "-p", "slurm_account": "-A", "qos": "--qos", "constraint": "-C"}
+        for key, option in names.items():
+            options += [option, str(self.resources[key])] if key in self.resources else []
+        return options
 
     def options(self) -> list[str]:
         """Write the request as options of sbatch."""
         nodes, gpus = self.number("nodes", 1), self.number("gpu", 0)
-        runtime = self.resources.get("runtime", 60)
-        minutes = parse_timespan(runtime) / 60 if isinstance(runtime, str) else runtime
-        options = ["-p", str(self.resources["slurm_partition"]), "--nodes", str(nodes)]
-        options += ["--cpus-per-task", str(self.threads), "-t", str(round(minutes))]
-        options += ["--mem", str(self.resources.get("mem_mb", 1000))]
-        for key, option in (("slurm_account", "-A"), ("qos", "--qos"), ("constraint", "-C")):
-            options += [option, str(self.resources[key])] if key in self.resources else []
+        minutes, runtime = self.number("runtime", 60), self.resources.get("runtime")
+        if isinstance(runtime, str):
+            with suppress(InvalidTimespan):  # an expression, and no text such as 2d
+                minutes = round(parse_timespan(runtime) / 60)
+        options = [*self.place(), "--nodes", str(nodes), "--cpus-per-task", str(_largest(self.threads))]
+        options += ["-t", str(minutes), "--mem", str(self.number("mem_mb", 1000))]
         return [*options, f"--gpus-per-node={-(-gpus // nodes)}"] if gpus else options
+
+
+def _largest(value: object) -> int:
+    """Take a number, or the largest of those that an expression such as `8 if ... else 1` may give; else 1."""
+    if not isinstance(value, str):
+        return value if isinstance(value, int) else 1
+    try:
+        tree = ast.parse(value.strip(), mode="eval").body
+    except SyntaxError:
+        return 1
+    ends = [tree]
+    while any(isinstance(end, ast.IfExp) for end in ends):
+        ends = [part for end in ends for part in ((end.body, end.orelse) if isinstance(end, ast.IfExp) else (end,))]
+    return max((end.value for end in ends if isinstance(end, ast.Constant) and isinstance(end.value, int)), default=1)
 
 
 def read_profile(*files: Path) -> tuple[dict[str, Any], list[Request]]:
@@ -163,7 +185,7 @@ def _on_a_node(request: Request, folder: Path, seconds: int) -> Finding:
     mark = folder / f".check-{os.getpid()}"
     mark.write_text("here")
     reads = f"assert open({str(mark.resolve())!r}).read() == 'here'; import torch, transformer_lens, h5py"
-    options = ["-p", str(request.resources["slurm_partition"]), "-t", "10", "--mem", "4000"]
+    options = [*request.place(), "-t", "10", "--mem", "4000"]
     try:
         said = _run("srun", "--job-name", "check-cluster", *options, sys.executable, "-c", reads, seconds=seconds)
     finally:
@@ -179,7 +201,7 @@ def _hello(request: Request, folder: Path, seconds: int) -> Finding:
     gpu = ["--gpus-per-node=1"] if request.number("gpu", 0) else []
     out = folder / f".hello-{os.getpid()}.log"
     words = [sys.executable, LAUNCH, "--nodes", 2, "--processes", 2, "--", HELLO, "--hello"]
-    place = ["-p", str(request.resources["slurm_partition"]), "--nodes", "2", "--ntasks", "2", "-t", "10"]
+    place = [*request.place(), "--nodes", "2", "--ntasks", "2", "-t", "10"]
     job = ["--wait", "--job-name", "check-cluster", "--mem", "4000", "--output", str(out), *place, *gpu]
     try:
         said = _run("sbatch", *job, "--wrap", " ".join(map(str, words)), seconds=seconds)

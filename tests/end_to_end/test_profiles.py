@@ -36,7 +36,7 @@ def test_further_rules_of_a_kind_get_the_same_machine(workspace: Workspace) -> N
     for kind in ("language_model", "activations"):
         assert resources[f"{kind}_2"] == resources[kind]
         assert {"gpu=1", "slurm_partition=gpu"} <= set(resources[kind])
-    assert "slurm_partition=cpu" in resources["rows"]
+    assert "slurm_partition=cpu" in resources["corpus"]
 
 
 def test_threads_are_the_same_unless_a_further_rule_is_named(workspace: Workspace) -> None:
@@ -45,3 +45,43 @@ def test_threads_are_the_same_unless_a_further_rule_is_named(workspace: Workspac
     threads = {rule: int(*re.findall(r"threads: (\d+)", job)) for rule, job in jobs(output).items() if "threads" in job}
     expected = {"language_model": 7, "language_model_2": 7, "activations": 5, "activations_2": 3}
     assert {rule: threads[rule] for rule in expected} == expected
+
+
+def test_what_is_named_changes_and_the_rest_of_the_profile_stays(workspace: Workspace) -> None:
+    chosen = ("--cores", "16", "--set-resources", "activations:runtime=7", "--set-threads", "language_model=3")
+    named = ("--default-resources", "slurm_account=me", "--")
+    _, output = workspace.planned(*chosen, *named, "results/activations/", profile="slurm")
+    found = jobs(output)
+    for kind, own in (("activations", "mem_mb=64000"), ("language_model", "runtime=240")):
+        for part in (own, "gpu=1", "slurm_partition=gpu", "slurm_account=me"):
+            assert re.search(rf"\b{part}\b", found[kind]), found[kind]
+    assert "runtime=7," in found["activations"]
+    assert ("threads: 8" in found["activations"], "threads: 3" in found["language_model"]) == (True, True)
+    for part in ("mem_mb=8000", "disk_mb=1000", "slurm_partition=cpu", "runtime=60", "slurm_account=me"):
+        assert re.search(rf"\b{part}\b", found["corpus"]), found["corpus"]
+
+
+def test_a_study_has_a_profile_of_its_own_by_name_or_path(workspace: Workspace) -> None:
+    own = workspace.folder / "profiles/own"
+    own.mkdir()
+    (own / "config.yaml").write_text(
+        "default-resources: {slurm_account: me}\n"
+        "set-threads: {dictionary: \"6 if wildcards.dictionary == 'crosscoder' else 2\"}\n"
+        "set-resources: {dictionary: {gpu: \"4 if wildcards.dictionary == 'crosscoder' else 1\"}}\n"
+    )
+    for name in ("own", "profiles/own", "profiles/own/config.yaml"):
+        options = ("--cores", "16", "--workflow-profile", name, "--", "results/dictionaries/")
+        _, output = workspace.planned(*options, profile="slurm")
+        found = dict(
+            re.findall(r"^rule dictionary:\n(?: .*\n)+?    wildcards: dictionary=(\w+)(.*\n(?: .*\n)+)", output, re.M)
+        )
+        for name, threads, gpus in (("crosscoder", 6, 4), ("sae", 2, 1)):
+            for part in (
+                f"gpu={gpus}",
+                "mem_mb=200000",
+                "slurm_partition=gpu",
+                "slurm_account=me",
+                f"threads: {threads}",
+            ):
+                assert re.search(rf"\b{part}\b", found[name]), found[name]
+        assert "mem_mb=8000" in jobs(output)["corpus"]
