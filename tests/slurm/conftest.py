@@ -16,7 +16,10 @@ from .cluster import NoClusterError, one_machine_cluster
 
 HERE = Path(__file__).parent
 TARGETS = ("results/figures/", "results/database/")
-ONE_THREAD = ("tokenizer", "language_model", "activations", "dictionary", "losses", "reconstruction", "features")
+ONE_THREAD = (
+    *("tokenizer", "tokens", "language_model", "activations", "dictionary", "losses", "reconstruction", "features"),
+    *("geometry", "ngram", "probes", "attribution"),
+)
 """Rules whose threads a profile sets; other numbers of threads give other bytes."""
 
 ON_SLURM = ("--workflow-profile", str(HERE / "profiles/onebox"))

@@ -76,6 +76,9 @@ def test_a_study_survives_preemption_kill_cancel_and_a_lost_node(
         "reconstruction",
         "losses",
         "nll",
+        "features",
+        "geometry",
+        "probes",
     }
 
 
