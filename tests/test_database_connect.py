@@ -170,6 +170,9 @@ def test_credentials_come_from_a_file_of_their_owner(tmp_path: Path, guarded: in
     file.write_text("DB_USER=ada\nsecret\n")
     with pytest.raises(UserError, match=f"^database.credentials: line 2 of {file} is no NAME=value$"):
         settings.address()
+    file.write_text("DB_USER=reader\n")
+    with pytest.raises(UserError, match=f"^database.uri: DB_PASSWORD is neither in {file} nor exported; add a line "):
+        settings.address()
     file.unlink()
     with pytest.raises(UserError, match=f"^database.credentials: {file} cannot be read; expected lines NAME=value$"):
         settings.address()

@@ -1,6 +1,8 @@
 """What a profile sets for a rule reaches every job of that kind."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,19 @@ def test_a_study_has_a_profile_of_its_own_by_name_or_path(workspace: Workspace) 
             ):
                 assert re.search(rf"\b{part}\b", found[name]), found[name]
         assert "mem_mb=8000" in jobs(output)["corpus"]
+
+
+def test_another_program_may_run_the_workflow(workspace: Workspace) -> None:
+    program = workspace.folder / "program.py"
+    program.write_text(
+        "from pathlib import Path\n"
+        "from snakemake.api import DAGSettings, ResourceSettings, SnakemakeApi\n"
+        "with SnakemakeApi() as api:\n"
+        "    workflow = api.workflow(resource_settings=ResourceSettings(cores=1), snakefile=Path('Snakefile'))\n"
+        "    dag = workflow.dag(dag_settings=DAGSettings(targets={'results/corpus/'}))\n"
+        "    dag.execute_workflow(executor='dryrun')\n"
+    )
+    command = [sys.executable, program, "--profile", "of another kind"]
+    done = subprocess.run(command, cwd=workspace.folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "rule corpus:" in done.stderr

@@ -58,7 +58,7 @@ class DatabaseSettings(Settings):
             UserError: a variable is not set, or the file of credentials is missing or open to others.
         """
         given = {} if self.credentials is None else _read(Path(self.credentials).expanduser())
-        return _VARIABLE.sub(lambda variable: _value(variable[1], given), self.uri)
+        return _VARIABLE.sub(lambda variable: _value(variable[1], given, self.credentials), self.uri)
 
 
 def _read(file: Path) -> dict[str, str]:
@@ -80,9 +80,11 @@ def _read(file: Path) -> dict[str, str]:
     return given
 
 
-def _value(name: str, given: dict[str, str]) -> str:
+def _value(name: str, given: dict[str, str], file: str | None) -> str:
     """Find what stands for a variable; the environment is read here alone, so that an address names all it needs."""
     value = given.get(name) or os.environ.get(name)
     if not value:
+        if file is not None:
+            raise UserError(f"database.uri: {name} is neither in {file} nor exported; add a line {name}=value to it")
         raise UserError(f"database.uri: the environment variable {name} is not set; export it and run again")
     return quote_plus(value)
