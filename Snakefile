@@ -21,6 +21,7 @@ pathvars:
     logs=f"{STUDY.root}/logs",
 
 
+include: "rules/profiles.smk"
 include: "rules/data.smk"
 include: "rules/models.smk"
 include: "rules/activations.smk"

@@ -2,16 +2,6 @@
 
 FEATURED, FEATURED_RUN = STUDY.featured_run()
 
-
-def task_tables(kind):
-    """Name the tables of tasks, and those of one kind beside them, of the run that figures show."""
-    folder = f"<results>/metrics/{FEATURED}/{FEATURED_RUN}"
-    models = language_models(FEATURED)
-    return [
-        f"{folder}/{name}-{model}.csv" for name in ("tasks", kind) for model in models
-    ]
-
-
 # What each figure is drawn from, and where it stands in the report.
 RECONSTRUCTION = "<results>/metrics/{dictionary}/{run}/reconstruction.csv"
 FEATURES = f"<results>/features/{FEATURED}/{FEATURED_RUN}/features.parquet"
@@ -54,8 +44,14 @@ FIGURES = {
         NGRAMS + [geometry_file("dimensionality", FEATURED, FEATURED_RUN)],
     ),
     "norm_as_strength": ("Features over training", PROBES),
-    "attribution": ("Features in tasks", task_tables("attribution")),
-    "necessity_sufficiency": ("Features in tasks", task_tables("ablations")),
+    "attribution": (
+        "Features in tasks",
+        task_tables("attribution", FEATURED, FEATURED_RUN),
+    ),
+    "necessity_sufficiency": (
+        "Features in tasks",
+        task_tables("ablations", FEATURED, FEATURED_RUN),
+    ),
 }
 
 for name in STUDY.figure_names():
