@@ -124,7 +124,13 @@ STAGE_FILES = {
         for table in GEOMETRY_TABLES
     ]
     + NGRAMS
-    + PROBES,
+    + PROBES
+    + [
+        table
+        for name in ("attribution", "necessity_sufficiency")
+        if name in STUDY.figure_names()
+        for table in FIGURES[name][1]
+    ],
     "features": of_runs(rules.features.output[0]),
     "database": of_runs(rules.database.output[0]),
     "figures": rules.gallery.output,

@@ -131,12 +131,12 @@ if __name__ == "__main__":
         )
     place = grid(nodes, processes, data_ranks, arguments.sites)
     job = os.environ.get("SLURM_JOB_ID")
-    if place.nodes > 1 and not job:
+    if nodes > 1 and not job:
         raise SystemExit(
             f"error: --nodes {nodes}: there is no SLURM job (SLURM_JOB_ID is not set); start it with sbatch, "
             "or with torchrun on every node by hand"
         )
-    if place.nodes > 1 and int(os.environ.get("SLURM_STEP_ID", TASKS.stop)) in TASKS:
+    if nodes > 1 and int(os.environ.get("SLURM_STEP_ID", TASKS.stop)) in TASKS:
         raise SystemExit(
             f"error: --nodes {nodes}: srun has started this, and an srun over several nodes would wait for its place "
             "for ever; start it in the batch script (in Snakemake: resources mpi and tasks, see docs/clusters.md)"
@@ -147,4 +147,7 @@ if __name__ == "__main__":
     launched = launch_command(
         arguments.command, place, data_ranks, arguments.threads, meeting, arguments.seconds_to_save
     )
+    if nodes > place.nodes == 1:
+        # SLURM's signals reach the steps of such a job and not its batch script, which runs this.
+        launched = ["srun", "--nodes", "1", "--ntasks", "1", "--cpus-per-task", str(arguments.threads), *launched]
     os.execvp(launched[0], launched)  # noqa: S606

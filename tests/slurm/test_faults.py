@@ -79,6 +79,7 @@ def test_a_study_survives_preemption_kill_cancel_and_a_lost_node(
         "features",
         "geometry",
         "probes",
+        "attribution",
     }
 
 
