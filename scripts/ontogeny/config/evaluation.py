@@ -68,6 +68,33 @@ class TaskSettings(Settings):
     """How many features are ablated, or kept alone; numbers from that of the latents on are left out."""
     batch_positions: Count = 4096
     """Token positions in one forward pass."""
+class FeatureTypeSettings(Settings):
+    """Types of features by what their activation depends on: a token, a repetition, or more of the context."""
+
+    features: Count = 384
+    """Features that are measured: equal numbers of both classes, as far as there are, by chance from those that fire
+    often enough."""
+    seed: int = 0
+    """Seed of the choice, and of the random tokens."""
+    firings: Count = 32
+    """Heldout rows on which a feature must fire to be measured."""
+    token_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """A current-token or previous-token feature has at least this share of its variance explained by that token."""
+    sequences: Count = 64
+    """Sequences of random tokens that are followed by their copy, and as many that are followed by a shuffled one."""
+    copied: Annotated[Count, Field(ge=2)] = 63
+    """Tokens that are copied; fewer where contexts are too short."""
+    induction_score: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """An induction feature has at least this (c - o) / (c + o), where c is its mean activation on copies and o that on
+    what is copied or on shuffled copies, whichever is larger: at 0.5, copies excite it three times as much."""
+    induction_firings: Count = 16
+    """Positions of copies on which an induction feature fires at least."""
+    samples: Count = 8
+    """Top samples of a feature that are cut to their last 1, 2, 4, ... tokens; no more than `features.samples`."""
+    restored: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of the activation in full context that a context long enough restores."""
+    context: Annotated[Count, Field(ge=2)] = 8
+    """Tokens, its own included, that a context-sensitive feature needs at least, in the median of its samples."""
 
 
 class EvaluationSettings(Settings):
@@ -83,3 +110,5 @@ class EvaluationSettings(Settings):
     """Linear probes and latent scaling of a featured run."""
     tasks: TaskSettings = TaskSettings()
     """Tasks, for the figures `attribution` and `necessity_sufficiency`."""
+    feature_types: FeatureTypeSettings = FeatureTypeSettings()
+    """Types of the features of the featured run."""

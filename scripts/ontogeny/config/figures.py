@@ -110,6 +110,30 @@ class TasksFigure(FigureSettings):
     """Millimetres; a column is 88, a page 180."""
     height: Millimetres = 165.0
     """Millimetres."""
+class FeatureTypesFigure(FigureSettings):
+    """Decoder norms over training of each type of features."""
+
+    width: Millimetres = 180.0
+    """Millimetres; a column is 88, a page 180."""
+    height: Millimetres = 52.0
+    """Millimetres."""
+    singles: Annotated[int, Field(ge=0)] = 6
+    """Features of each type that are drawn by themselves, by chance."""
+    seed: int = 0
+    """Seed of their choice."""
+
+
+class ComplexityFigure(FigureSettings):
+    """Emergence step against the context that features need."""
+
+    width: Millimetres = 180.0
+    """Millimetres; a column is 88, a page 180."""
+    resamples: Count = 2000
+    """Draws of features, with replacement, behind the intervals of correlations."""
+    permutations: Count = 9999
+    """Shuffles of features behind the p value."""
+    seed: int = 0
+    """Seed of these draws."""
 
 
 class FiguresSettings(Settings):
@@ -139,3 +163,7 @@ class FiguresSettings(Settings):
     """Tasks at every checkpoint, and the features that lead in them."""
     necessity_sufficiency: TasksFigure = TasksFigure()
     """Tasks with features ablated, or with few of them kept."""
+    feature_types: FeatureTypesFigure = FeatureTypesFigure()
+    """Decoder norms over training of current-token, previous-token, induction and context-sensitive features."""
+    complexity: ComplexityFigure = ComplexityFigure()
+    """Emergence step against the context that features need."""
