@@ -254,3 +254,34 @@ rule attribution:
         + " --log {log} --threads {threads} --settings {params.settings:q} {params.first}"
         " --dictionary {params.dictionary} --model {wildcards.model} --models {params.models}"
         " --tokenizer {input.tokenizer} --context-length {params.context} --out {params.out}"
+rule feature_types:
+    input:
+        dictionary="<results>/dictionaries/{dictionary}/{run}/crosscoder.safetensors",
+        features=rules.features.output,
+        checkpoints=lambda wildcards: checkpoint_files(
+            STUDY.sites(wildcards.dictionary)
+        ),
+        shards=lambda wildcards: shard_files(
+            STUDY.sites(wildcards.dictionary), "heldout"
+        ),
+        rows=rows_files("heldout"),
+        tokens="<results>/tokens/heldout.h5",
+    output:
+        "<results>/metrics/{dictionary}/{run}/feature_types.parquet",
+    log:
+        "<logs>/feature_types/{dictionary}/{run}.log",
+    conda:
+        "../envs/gpu.yaml"
+    params:
+        settings=settings("evaluation/feature_types"),
+        dictionary=subpath(input.dictionary, parent=True),
+        features=subpath(input.features[0], parent=True),
+        models=folder("models"),
+        activations=folder("activations"),
+        shards=list(STUDY.shards("heldout")),
+        code=code("feature_types.py"),
+    shell:
+        command("feature_types.py")
+        + " --log {log} --threads {threads} --settings {params.settings:q}"
+        " --dictionary {params.dictionary} --features {params.features} --models {params.models}"
+        " --activations {params.activations} --shards {params.shards} --tokens {input.tokens} --out {output}"

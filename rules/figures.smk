@@ -7,6 +7,11 @@ RECONSTRUCTION = "<results>/metrics/{dictionary}/{run}/reconstruction.csv"
 FEATURES = f"<results>/features/{FEATURED}/{FEATURED_RUN}/features.parquet"
 NGRAMS = [f"<results>/metrics/ngram-{model}.csv" for model in language_models(FEATURED)]
 PROBES = [f"<results>/metrics/{FEATURED}/{FEATURED_RUN}/probes.csv"]
+TYPES = [
+    f"<results>/metrics/{FEATURED}/{FEATURED_RUN}/feature_types.parquet"
+    for name in STUDY.figure_names()
+    if name == "feature_types"
+]
 FIGURES = {
     "pareto": ("Sparsity and reconstruction", of_runs(RECONSTRUCTION)),
     "reconstruction": (
@@ -52,6 +57,10 @@ FIGURES = {
         "Features in tasks",
         task_tables("ablations", FEATURED, FEATURED_RUN),
     ),
+    "attribution": ("Features in tasks", task_tables("attribution")),
+    "necessity_sufficiency": ("Features in tasks", task_tables("ablations")),
+    "feature_types": ("Features over training", [FEATURES, *TYPES]),
+    "complexity": ("Features over training", [FEATURES, *TYPES]),
 }
 
 for name in STUDY.figure_names():
@@ -131,6 +140,7 @@ STAGE_FILES = {
         if name in STUDY.figure_names()
         for table in FIGURES[name][1]
     ],
+    + TYPES,
     "features": of_runs(rules.features.output[0]),
     "database": of_runs(rules.database.output[0]),
     "figures": rules.gallery.output,

@@ -181,6 +181,7 @@ class Study(Settings):
         several = len(sites) > 1
         checkpoints = several and len({(site.model, site.hook) for site in sites}) == 1
         learning = checkpoints and not isinstance(self.models[sites[0].model], PlantedModel)
+        read = not any(isinstance(self.models[site.model], PlantedModel) for site in sites)
         trained = any(isinstance(model, TrainedModel) for model in self.models.values())
         reads_text = not any(isinstance(self.models[site.model], PlantedModel) for site in sites)
         conditions = {
@@ -194,6 +195,8 @@ class Study(Settings):
             "norm_as_strength": several,
             "attribution": reads_text,
             "necessity_sufficiency": reads_text,
+            "feature_types": several and read,
+            "complexity": learning,
         }
         return tuple(name for name, holds in conditions.items() if holds)
 

@@ -89,12 +89,19 @@ def read_copies(
         _activations(crosscoder, checkpoints, tokens_BT, 2 * m, chosen_F) for tokens_BT in sequences
     )
     copy_BPF = ordered_BPF[:, m + 1 :]
-    means = [part_BPF.mean((0, 1)).numpy() for part_BPF in (ordered_BPF[:, 1:m], copy_BPF, shuffled_BPF[:, m + 1 :])]
-    return Copies(*means, (copy_BPF > 0).sum((0, 1)).numpy(), copy_BPF[..., 0].numel())
+    first_F, second_F, shuffled_F = (
+        part_BPF.mean((0, 1)).numpy() for part_BPF in (ordered_BPF[:, 1:m], copy_BPF, shuffled_BPF[:, m + 1 :])
+    )
+    firings_F = (copy_BPF > 0).sum((0, 1)).numpy()
+    return Copies(first_F, second_F, shuffled_F, firings_F, len(copy_BPF) * (m - 1))
 
 
 def _activations(
-    crosscoder: Crosscoder, checkpoints: Checkpoints, tokens_BT: NDArray[np.int64], last: int, chosen_F: NDArray[np.int64]
+    crosscoder: Crosscoder,
+    checkpoints: Checkpoints,
+    tokens_BT: NDArray[np.int64],
+    last: int,
+    chosen_F: NDArray[np.int64],
 ) -> Tensor:
     """Compute activations of features at the last P positions of contexts (shape: [B, P, F])."""
     x_BPSD = read_activations(crosscoder, checkpoints, torch.from_numpy(tokens_BT), last)

@@ -20,13 +20,11 @@ from ontogeny.evaluation.dependence import Samples, context_needed, induction_sc
 from ontogeny.evaluation.encoding import encoded_blocks, load_dictionary
 from ontogeny.evaluation.tables import read_identity
 from ontogeny.evaluation.token_shares import NONE, RowFirings, explained_share
+from ontogeny.evaluation.type_rules import feature_types
 from ontogeny.files import atomic
 from ontogeny.provenance import provenance
 from ontogeny.randomness import generator
 from ontogeny.tokens import Tokens, read_tokens
-
-TYPES = ("current-token", "previous-token", "induction", "context-sensitive", "other")
-"""Types of features, in the order in which they are decided; the last fit none."""
 
 
 def write_feature_types(
@@ -160,30 +158,8 @@ def read_samples(file: Path, chosen_F: NDArray[np.int64], samples: int) -> Sampl
         raise UserError(f"{file}: no such file; run the rule 'features'")
     table = pq.read_table(file, columns=["feature", "rank", "context", "position", "activation"]).to_pandas()
     table = table[table["feature"].isin(chosen_F) & (table["rank"] < samples) & (table["position"] > 0)]
-    return Samples(*(table[name].to_numpy(dtype=np.int64) for name in Samples._fields[:3]), table["activation"].to_numpy())
-
-
-def feature_types(table: pd.DataFrame, settings: FeatureTypeSettings) -> NDArray[np.str_]:
-    """Decide the type of each feature, the first of `TYPES` whose condition it meets.
-
-    Current-token and previous-token features have at least `token_share` of their variance explained by that token
-    (where both have, the larger share decides); induction features have `induction_score` on at least
-    `induction_firings` positions; context-sensitive ones need at least `context` tokens; all others are `other`.
-
-    Args:
-        table: columns `current_token_share`, `previous_token_share`, `induction_score`, `copy_firings` and
-            `context_needed`.
-        settings: the thresholds.
-    """
-    current, previous = (table[f"{name}_token_share"].fillna(0) for name in ("current", "previous"))
-    conditions = (
-        (current >= settings.token_share) & (current >= previous),
-        previous >= settings.token_share,
-        (table["induction_score"] >= settings.induction_score)
-        & (table["copy_firings"] >= settings.induction_firings),
-        table["context_needed"] >= settings.context,
-    )
-    return np.select([condition.to_numpy() for condition in conditions], TYPES[:-1], TYPES[-1])
+    feature, context, position = (table[name].to_numpy(dtype=np.int64) for name in ("feature", "context", "position"))
+    return Samples(feature, context, position, table["activation"].to_numpy(dtype=np.float64))
 
 
 def _write(

@@ -20,7 +20,9 @@ class RowFirings(NamedTuple):
     """Its activation."""
 
 
-def explained_share(firings: RowFirings, group_R: NDArray[np.integer], features: int) -> tuple[NDArray[np.float64], int]:
+def explained_share(
+    firings: RowFirings, group_R: NDArray[np.integer], features: int
+) -> tuple[NDArray[np.float64], int]:
     """Compute the share of the variance of activations, zeros included, that lies between groups of rows.
 
     It is 1 - sum_g n_g s_g^2 / sum_g n_g s^2, where s_g^2 and s^2 are the variances within group g and over all rows

@@ -26,41 +26,41 @@ class Correlation(NamedTuple):
 
 
 def correlation(
-    x_N: NDArray[np.float64], y_N: NDArray[np.float64], resamples: int, permutations: int, seed: int
+    x_N: NDArray[np.float64],
+    y_N: NDArray[np.float64],
+    resamples: int,
+    permutations: int,
+    seed: int,
+    ranked: bool = True,
 ) -> Correlation:
-    """Compute Pearson's correlation; of ranks it is Spearman's.
+    """Compute Spearman's correlation, or Pearson's.
 
     Args:
         x_N: one number of each feature.
         y_N: the other.
         resamples: draws of features with replacement, for the interval; draws in which a number is constant are left
             out.
-        permutations: shuffles of one against the other, for p; none where it is 0, and p is not-a-number.
+        permutations: shuffles of one against the other, for p, which is not-a-number where there are none.
         seed: of both.
+        ranked: whether numbers are replaced by their ranks (Spearman), those of each draw anew.
     """
-    value = float(_coefficients(x_N[None], y_N[None])[0])
+    value = float(_coefficients(x_N[None], y_N[None], ranked)[0])
     if np.isnan(value):
         return Correlation(value, value, value, value)
     chosen_RN = generator(seed, "bootstrap").integers(len(x_N), size=(resamples, len(x_N)))
-    drawn_R = _coefficients(x_N[chosen_RN], y_N[chosen_RN])
-    low, high = np.nanpercentile(drawn_R, INTERVAL)
+    low, high = np.nanpercentile(_coefficients(x_N[chosen_RN], y_N[chosen_RN], ranked), INTERVAL)
     random = generator(seed, "permutations")
-    far = sum(
-        abs(float(_coefficients(x_N[None], random.permutation(y_N)[None])[0])) >= abs(value) - 1e-12
-        for _ in range(permutations)
-    )
+    shuffled_RN = random.permuted(np.tile(np.arange(len(x_N)), (permutations, 1)), axis=1)
+    far = int((np.abs(_coefficients(x_N[None], y_N[shuffled_RN], ranked)) >= abs(value) - 1e-12).sum())
     return Correlation(value, float(low), float(high), (1 + far) / (1 + permutations) if permutations else np.nan)
 
 
-def ranks(values_N: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rank numbers; equal ones share the mean of their ranks."""
-    return pd.Series(values_N).rank().to_numpy()
-
-
-def _coefficients(x_RN: NDArray[np.float64], y_RN: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute Pearson's correlation of each row."""
+def _coefficients(x_RN: NDArray[np.float64], y_RN: NDArray[np.float64], ranked: bool) -> NDArray[np.float64]:
+    """Compute the correlation of each row; equal numbers share the mean of their ranks."""
+    if ranked:
+        x_RN, y_RN = (pd.DataFrame(values).rank(axis=1).to_numpy() for values in (x_RN, y_RN))
     x_RN, y_RN = (values - values.mean(axis=1, keepdims=True) for values in (x_RN, y_RN))
     size_R = np.sqrt((x_RN**2).sum(axis=1) * (y_RN**2).sum(axis=1))
-    result_R = np.full(len(x_RN), np.nan)
+    result_R = np.full(len(size_R), np.nan)
     np.divide((x_RN * y_RN).sum(axis=1), size_R, out=result_R, where=size_R > 1e-9)
     return result_R

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ontogeny.config.figures import FeatureTypesFigure, FigureStyle
 from ontogeny.evaluation.feature_table import Features
-from ontogeny.evaluation.feature_types import TYPES
+from ontogeny.evaluation.type_rules import TYPES
 from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, counted, listed
 from ontogeny.figures.norms import norms_as_drawn, tidy
@@ -31,7 +31,7 @@ DESCRIPTION = (
     "on a log axis with step 0 in a slot of its own."
 )
 
-LEFT, RIGHT, TOP, GUTTER = 12.0, 3.0, 10.0, 4.0
+LEFT, RIGHT, TOP, GUTTER = 16.0, 3.0, 9.0, 4.0
 DRAWN = ["panel", "type", "feature", *SITE, "value", "low", "high", "features", "dictionary", "run", "rows", "settings"]
 
 
