@@ -81,12 +81,13 @@ class FeatureTypeSettings(Settings):
     token_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """A current-token or previous-token feature has at least this share of its variance explained by that token."""
     sequences: Count = 64
-    """Sequences of random tokens that are followed by their copy, and as many that are followed by a shuffled one."""
+    """Sequences of random tokens that are followed by their copy, with as many where other tokens come before it."""
     copied: Annotated[Count, Field(ge=2)] = 63
     """Tokens that are copied; fewer where contexts are too short."""
     induction_score: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """An induction feature has at least this (c - o) / (c + o), where c is its mean activation on copies and o that on
-    what is copied or on shuffled copies, whichever is larger: at 0.5, copies excite it three times as much."""
+    what is copied, or on the same tokens in the same place after other ones, whichever is larger: at 0.5, copies excite
+    it three times as much. Features of tokens that were seen before are among them."""
     induction_firings: Count = 16
     """Positions of copies on which an induction feature fires at least."""
     samples: Count = 8

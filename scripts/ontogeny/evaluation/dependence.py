@@ -24,8 +24,8 @@ class Copies(NamedTuple):
     """On random tokens."""
     second: NDArray[np.float64]
     """On the copy that follows them."""
-    shuffled: NDArray[np.float64]
-    """On a copy in another order, at the same positions."""
+    fresh: NDArray[np.float64]
+    """On the same tokens at the positions of the copy, after other tokens."""
     firings: NDArray[np.int64]
     """Positions of copies on which the feature fires."""
     positions: int
@@ -46,26 +46,28 @@ class Samples(NamedTuple):
 
 
 def random_copies(tokens: Tokens, settings: FeatureTypeSettings) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Make sequences of BOS, distinct tokens of the split by chance, and their copy, in order or shuffled.
+    """Make sequences of BOS, m distinct tokens of the split by chance, and m more: a copy of the first, or of others.
 
     Returns:
-        Copies in order and shuffled copies, which begin alike (shape: [sequences, 1 + 2m] each).
+        Copies, and controls that end like them but begin with other tokens (shape: [sequences, 1 + 2m] each).
 
     Raises:
         UserError: contexts or the vocabulary in use are too small to copy two tokens.
     """
     used_CT = np.arange(tokens.tokens.shape[1]) < tokens.length[:, None]
     known = np.setdiff1d(tokens.tokens[used_CT], [tokens.bos_id]).astype(np.int64)
-    m = min(settings.copied, (tokens.tokens.shape[1] - 1) // 2, len(known))
+    m = min(settings.copied, (tokens.tokens.shape[1] - 1) // 2, len(known) // 2)
     if m < 2:
-        raise UserError(f"tokens.context_length: {tokens.tokens.shape[1]} positions; copies of tokens need at least 5")
-    ordered, shuffled = [], []
+        raise UserError(
+            f"tokens: contexts of {tokens.tokens.shape[1]} positions with {len(known)} different tokens are too small "
+            "to copy two tokens; induction needs at least 5 positions and 4 tokens"
+        )
+    copies, controls = [], []
     for number in range(settings.sequences):
-        random = generator(settings.seed, "copied tokens", number)
-        first = random.choice(known, m, replace=False)
-        ordered.append(np.concatenate([[tokens.bos_id], first, first]))
-        shuffled.append(np.concatenate([[tokens.bos_id], first, random.permutation(first)]))
-    return np.stack(ordered), np.stack(shuffled)
+        first, other = generator(settings.seed, "copied tokens", number).choice(known, (2, m), replace=False)
+        copies.append(np.concatenate([[tokens.bos_id], first, first]))
+        controls.append(np.concatenate([[tokens.bos_id], other, first]))
+    return np.stack(copies), np.stack(controls)
 
 
 def read_copies(
@@ -76,7 +78,7 @@ def read_copies(
 ) -> Copies:
     """Measure features on copies of random tokens.
 
-    The first token of a copy is left out: what comes before it does not repeat.
+    The first token of a half is left out everywhere: what comes before it in a copy does not repeat.
 
     Args:
         crosscoder: the dictionary.
@@ -85,15 +87,15 @@ def read_copies(
         chosen_F: features.
     """
     m = sequences[0].shape[1] // 2
-    ordered_BPF, shuffled_BPF = (
+    copy_BPF, control_BPF = (
         _activations(crosscoder, checkpoints, tokens_BT, 2 * m, chosen_F) for tokens_BT in sequences
     )
-    copy_BPF = ordered_BPF[:, m + 1 :]
-    first_F, second_F, shuffled_F = (
-        part_BPF.mean((0, 1)).numpy() for part_BPF in (ordered_BPF[:, 1:m], copy_BPF, shuffled_BPF[:, m + 1 :])
+    second_BPF = copy_BPF[:, m + 1 :]
+    first_F, second_F, fresh_F = (
+        part_BPF.mean((0, 1)).numpy() for part_BPF in (copy_BPF[:, 1:m], second_BPF, control_BPF[:, m + 1 :])
     )
-    firings_F = (copy_BPF > 0).sum((0, 1)).numpy()
-    return Copies(first_F, second_F, shuffled_F, firings_F, len(copy_BPF) * (m - 1))
+    firings_F = (second_BPF > 0).sum((0, 1)).numpy()
+    return Copies(first_F, second_F, fresh_F, firings_F, len(second_BPF) * (m - 1))
 
 
 def _activations(
@@ -111,7 +113,7 @@ def _activations(
 
 def induction_scores(copies: Copies) -> NDArray[np.float64]:
     """Compare copies with the larger of their controls: (c - o) / (c + o), 0 for features that are silent, (F,)."""
-    other_F = np.maximum(copies.first, copies.shuffled)
+    other_F = np.maximum(copies.first, copies.fresh)
     score_F = np.zeros(len(other_F))
     np.divide(copies.second - other_F, copies.second + other_F, out=score_F, where=copies.second + other_F > 0)
     return score_F

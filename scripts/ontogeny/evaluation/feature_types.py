@@ -16,7 +16,7 @@ from ontogeny.config.evaluation import FeatureTypeSettings
 from ontogeny.crosscoder.model import Crosscoder
 from ontogeny.errors import UserError
 from ontogeny.evaluation.checkpoints import Checkpoints
-from ontogeny.evaluation.dependence import Samples, context_needed, induction_scores, random_copies, read_copies
+from ontogeny.evaluation.dependence import Copies, Samples, context_needed, induction_scores, random_copies, read_copies
 from ontogeny.evaluation.encoding import encoded_blocks, load_dictionary
 from ontogeny.evaluation.tables import read_identity
 from ontogeny.evaluation.token_shares import NONE, RowFirings, explained_share
@@ -68,7 +68,7 @@ def write_feature_types(
     table = chosen.assign(**token_shares(firings, list(rows.values()), contexts, len(chosen_F)))
     copies = read_copies(crosscoder, checkpoints, random_copies(contexts, settings), chosen_F)
     table = table.assign(
-        **{f"{name}_copy": getattr(copies, name) for name in ("first", "second", "shuffled")},
+        **{f"{name}_copy": getattr(copies, name) for name in Copies._fields[:3]},
         copy_firings=copies.firings,
         copy_positions=copies.positions,
         induction_score=induction_scores(copies),
@@ -100,7 +100,7 @@ def choose(file: Path, settings: FeatureTypeSettings) -> pd.DataFrame:
     table = table[table["class"].notna() & (table["firings"] >= settings.firings)].reset_index(drop=True)
     if table.empty:
         raise UserError(
-            f"{file}: no feature fires on {settings.firings} heldout rows or more; lower "
+            f"{file}: no feature fires on {settings.firings:,} heldout rows or more; lower "
             "evaluation.feature_types.firings, or name another run in figures.run"
         )
     table["eligible"] = table.groupby("class")["class"].transform("size")

@@ -31,10 +31,10 @@ DESCRIPTION = (
     "marks the tau of the study. Training steps are on a log axis with step 0 in a slot of its own."
 )
 
-LEFT, RIGHT, TOP, GUTTER = 12.0, 3.0, 8.0, 16.0
+LEFT, RIGHT, TOP, GUTTER = 14.0, 3.0, 8.0, 18.0
 SHARE = 0.58
 """Of the width, for the circles."""
-LARGEST = 7.0
+LARGEST = 6.0
 """Millimetres across the largest circle."""
 TAUS = tuple(round(0.1 + 0.05 * n, 2) for n in range(17))
 COLUMNS = [
@@ -126,7 +126,7 @@ def _draw_features(axis: Axes, numbers: pd.DataFrame, steps: Sequence[int]) -> N
     axis.scatter(x, circles["context"], area_N, color=CROSSCODERS[0], alpha=0.7, linewidth=0, zorder=2)
     axis.set_yscale("log", base=2)
     top = max(16.0, float(circles["context"].max()))
-    axis.set_ylim(0.75, top * 1.4)
+    axis.set_ylim(0.6, top * 1.5)
     axis.yaxis.set_major_locator(FixedLocator([2.0**n for n in range(int(np.log2(top)) + 1)]))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     axis.yaxis.set_minor_locator(NullLocator())

@@ -26,8 +26,9 @@ DESCRIPTION = (
     "there are. Line and band: median and quartiles of the features of a type; thin lines: single features, by chance; "
     "dashed: median of all types together. Types are decided by measurement, the first that fits: the current token, "
     "or the previous token, explains at least a given share of the activation's variance on heldout rows; a copy of "
-    "random tokens excites the feature more than the tokens themselves and than a shuffled copy (induction); its top "
-    "samples need at least a given number of tokens to restore the activation (context-sensitive). Training steps are "
+    "random tokens excites the feature more than the tokens themselves and than the same tokens after other ones do "
+    "(induction); its top samples need at least a given number of tokens to restore the activation "
+    "(context-sensitive). Training steps are "
     "on a log axis with step 0 in a slot of its own."
 )
 
