@@ -254,6 +254,8 @@ rule attribution:
         + " --log {log} --threads {threads} --settings {params.settings:q} {params.first}"
         " --dictionary {params.dictionary} --model {wildcards.model} --models {params.models}"
         " --tokenizer {input.tokenizer} --context-length {params.context} --out {params.out}"
+
+
 rule feature_types:
     input:
         dictionary="<results>/dictionaries/{dictionary}/{run}/crosscoder.safetensors",

@@ -12,11 +12,13 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
+from ontogeny.config.evaluation import FeatureTypeSettings
 from ontogeny.evaluation.geometry_tables import write_geometry
 from ontogeny.evaluation.probes import COLUMNS as PROBES
 from ontogeny.evaluation.tables import Measurement, RunIdentity, metrics_table
 from ontogeny.evaluation.task_tables import COLUMNS
 from ontogeny.evaluation.tasks import TASKS
+from ontogeny.evaluation.type_rules import TYPES
 from ontogeny.sites import Site
 
 STEPS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
@@ -159,6 +161,28 @@ def classes_of(folder: Path, table: Path) -> list[Path]:
     return [table, geometry(folder, table)["classes"]]
 
 
+def types_of(folder: Path, table: Path, types: tuple[str, ...] = TYPES, context: float = 2.0) -> list[Path]:
+    """Write what `feature_types` and `complexity` read: types by turns, and contexts that grow with the emergence."""
+    read = pq.read_table(table)
+    frame = read.select(["feature", "emergence_site", "dead"]).to_pandas()
+    alive = frame[~frame["dead"]].reset_index(drop=True)
+    chance = np.random.default_rng(9).integers(0, 3, len(alive))
+    typed = pa.table(
+        {
+            "feature": alive["feature"].to_numpy(),
+            "type": [types[number % len(types)] for number in range(len(alive))],
+            "context_needed": np.minimum(context ** (alive["emergence_site"].to_numpy() // 3 + chance), 127.0),
+            "context_samples": np.full(len(alive), 8),
+        }
+    )
+    kept = {name: read.schema.metadata[name.encode()] for name in ("dictionary", "run", "sites")}
+    file = folder / "metrics" / "crosscoder" / "latents2048-k32-seed0" / "feature_types.parquet"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    settings = FeatureTypeSettings().model_dump_json()
+    pq.write_table(typed.replace_schema_metadata({**kept, "settings": settings}), file)
+    return [table, file]
+
+
 def training(folder: Path, model: str = "neox", scale: float = 1.0) -> Path:
     """Write `training.csv` of a language model; `scale` squeezes its losses together."""
     random = np.random.default_rng(3)
@@ -295,6 +319,8 @@ def default_tables(folder: Path) -> dict[str, list[Path]]:
         "language_model": [training(folder), tokenizer(folder)],
         "two_phases": [ngram(folder), dimensionality(folder, crosscoders[1])],
         "norm_as_strength": [probes(folder)],
+        "feature_types": types_of(folder, table),
+        "complexity": types_of(folder, table),
         "attribution": tasks(folder, "attribution"),
         "necessity_sufficiency": tasks(folder, "ablations"),
     }

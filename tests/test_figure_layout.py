@@ -99,6 +99,20 @@ VARIANTS: dict[str, tuple[str, Callable[[Path], list[Path]], dict[str, Any]]] = 
         lambda at: made_up.tasks(at, "ablations", measured=("induction",)),
         {},
     ),
+    "types of layers": (
+        "feature_types",
+        lambda at: made_up.types_of(at, *made_up.features_of(at, sites=made_up.LAYERS)),
+        {},
+    ),
+    "one type": ("feature_types", lambda at: made_up.types_of(at, *made_up.features_of(at), ("other",)), {}),
+    "three types": ("feature_types", lambda at: made_up.types_of(at, *_many(at), made_up.TYPES[:3]), {}),
+    "equal contexts": ("complexity", lambda at: made_up.types_of(at, *made_up.features_of(at), context=1), {}),
+    "contexts in many checkpoints": ("complexity", lambda at: made_up.types_of(at, *_many(at)), {}),
+    "contexts of few features": (
+        "complexity",
+        lambda at: made_up.types_of(at, made_up.features(at, made_up.norms(5), dead=0)),
+        {"resamples": 50},
+    ),
     **{name: (name, lambda at, name=name: made_up.default_tables(at)[name], {}) for name in FIGURES},  # type: ignore[misc]
 }
 """Studies unlike the default one, and that one: figure, tables, settings."""

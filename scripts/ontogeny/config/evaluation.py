@@ -68,6 +68,8 @@ class TaskSettings(Settings):
     """How many features are ablated, or kept alone; numbers from that of the latents on are left out."""
     batch_positions: Count = 4096
     """Token positions in one forward pass."""
+
+
 class FeatureTypeSettings(Settings):
     """Types of features by what their activation depends on: a token, a repetition, or more of the context."""
 

@@ -110,6 +110,8 @@ class TasksFigure(FigureSettings):
     """Millimetres; a column is 88, a page 180."""
     height: Millimetres = 165.0
     """Millimetres."""
+
+
 class FeatureTypesFigure(FigureSettings):
     """Decoder norms over training of each type of features."""
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -17,7 +18,7 @@ from ontogeny.evaluation.feature_table import Features
 from ontogeny.figures.axes import site_axis, step_scale
 from ontogeny.figures.caption import Caption, counted, rounded
 from ontogeny.figures.correlation import Correlation, correlation
-from ontogeny.figures.style import CROSSCODERS, GREY, INK, LIGHT, THICK, THIN, letter, page, panel
+from ontogeny.figures.style import CROSSCODERS, GREY, INK, LIGHT, THICK, THIN, letter, page, panel, size_of, width_of
 from ontogeny.figures.typed import read_typed
 
 TITLE = "Context and emergence"
@@ -26,7 +27,8 @@ DESCRIPTION = (
     "the context that they need: the fewest last tokens, of 1, 2, 4 and so on, that restore the activation of a top "
     "sample, in the median of its samples. A context that is cut keeps BOS in front, and positions start anew. The "
     "features are a sample with equal numbers of both classes as far as there are. "
-    "(a) Circles: areas are numbers of features; bars: median of the features that emerge at a step. "
+    "(a) Circles: areas are numbers of features; bars: median of the features that emerge at a step, whose number is "
+    "above where there is room. "
     "(b) Spearman's correlation of both by tau, with a 95 % interval from draws of features with replacement; the line "
     "marks the tau of the study. Training steps are on a log axis with step 0 in a slot of its own."
 )
@@ -132,11 +134,15 @@ def _draw_features(axis: Axes, numbers: pd.DataFrame, steps: Sequence[int]) -> N
     axis.yaxis.set_minor_locator(NullLocator())
     centres, half = scale.positions(medians["step"]), 0.03 * scale.length
     axis.hlines(medians["value"], centres - half, centres + half, color=INK, linewidth=THICK, zorder=1)
+    taken, per_mm = -np.inf, (axis.get_xlim()[1] - axis.get_xlim()[0]) / size_of(axis)[0]
     for centre, number in zip(centres, medians["features"], strict=True):
-        axis.annotate(
-            f"{number:,}", (centre, 1), (0, 1), xycoords=axis.get_xaxis_transform(), textcoords="offset points",
-            color=GREY, fontsize="small", ha="center", va="bottom",
-        )  # fmt: skip
+        half_width = (width_of(f"{number:,}", mpl.rcParams["legend.fontsize"]) / 2 + 0.4) * per_mm
+        if centre - half_width >= taken:
+            taken = centre + half_width
+            axis.annotate(
+                f"{number:,}", (centre, 1), (0, 1), xycoords=axis.get_xaxis_transform(), textcoords="offset points",
+                color=GREY, fontsize="small", ha="center", va="bottom",
+            )  # fmt: skip
     axis.annotate(
         "features", (0, 1), (-3, 1), xycoords="axes fraction", textcoords="offset points", color=GREY,
         fontsize="small", ha="right", va="bottom",
@@ -159,8 +165,8 @@ def _draw_correlations(axis: Axes, numbers: pd.DataFrame, threshold: float) -> N
     axis.fill_between(rows["threshold"], rows["low"], rows["high"], color=CROSSCODERS[0], alpha=0.2, linewidth=0)
     axis.plot(rows["threshold"], rows["value"], color=CROSSCODERS[0], marker="o", markersize=2.5)
     axis.set_xlim(TAUS[0] - 0.02, TAUS[-1] + 0.02)
-    reach = float(np.nanmax(np.abs(rows[["low", "high"]].to_numpy()), initial=0.1))
-    axis.set_ylim(min(-0.1, 1.1 * float(np.nanmin(rows["low"], initial=0))), max(0.1, 1.1 * reach))
+    ends = np.append(rows[["low", "high"]].to_numpy(dtype=np.float64).ravel(), (-0.1, 0.1))
+    axis.set_ylim(1.1 * np.nanmin(ends), 1.1 * np.nanmax(ends))
     axis.set_xlabel("Threshold τ of the normalised norm")
     axis.set_ylabel("Spearman's $\\rho$")
     mark = f"τ = {threshold:g}"

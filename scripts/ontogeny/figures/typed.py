@@ -35,10 +35,12 @@ def read_typed(tables: Sequence[Path]) -> Features:
     except pa.ArrowInvalid as error:
         raise UserError(f"{file}: no Parquet table ({error}); remove it and run its rule again") from None
     labels = {key.decode(): value.decode() for key, value in (read.schema.metadata or {}).items()}
-    missing = [name for name in COLUMNS if name not in read.column_names] + sorted({"settings", "run"} - labels.keys())
+    missing = [name for name in COLUMNS if name not in read.column_names] + sorted(
+        {"dictionary", "run", "settings", "sites"} - labels.keys()
+    )
     if missing:
         raise UserError(f"{file}: {missing[0]!r} is missing; run the rule 'feature_types' again")
-    if any(labels.get(name) != features.labels[name] for name in ("dictionary", "run", "sites")):
+    if any(labels[name] != features.labels[name] for name in ("dictionary", "run", "sites")):
         raise UserError(f"{file}: it is of another run than the features; run the rule 'feature_types' again")
     table = features.table.reset_index(names="place").merge(read.select(COLUMNS).to_pandas(), on="feature")
     kept = features._replace(table=table.drop(columns="place"), norms=features.norms[table["place"]])
