@@ -11,8 +11,10 @@ import yaml
 from .conftest import Workspace
 
 TASKS = {"attribution": 1, "attribution_figure": 1, "necessity_sufficiency_figure": 1}
+TYPES = {"feature_types": 1, "feature_types_figure": 1, "complexity_figure": 1}
 AFTER_CORPUS = {
     **TASKS,
+    **TYPES,
     "tokenizer": 1, "tokens": 2, "language_model": 1, "rows": 3, "activations": 12, "statistics": 4, "dictionary": 3,
     "reconstruction": 3, "losses": 3, "nll": 3, "features": 3, "database": 3, "pareto_figure": 1, "reconstruction_figure": 1,
     "decoder_norms_figure": 1, "geometry": 1, "evolution_overview_figure": 1, "feature_classes_figure": 1,
@@ -21,6 +23,7 @@ AFTER_CORPUS = {
 }  # fmt: skip
 CROSSCODER_RUNS = {
     **TASKS,
+    **TYPES,
     "dictionary": 2, "reconstruction": 2, "losses": 2, "nll": 2, "features": 2, "database": 2, "pareto_figure": 1,
     "reconstruction_figure": 1, "decoder_norms_figure": 1, "geometry": 1, "evolution_overview_figure": 1,
     "feature_classes_figure": 1, "gallery": 1,
@@ -90,7 +93,7 @@ def test_finished_study_has_nothing_to_do(finished: Workspace) -> None:
     [
         (("figures", "decoder_norms", "colormap"), "viridis", {"decoder_norms_figure": 1, "gallery": 1}),
         (("evaluation", "features", "emergence_threshold"), 0.4,
-         {"features": 3, "geometry": 1, "decoder_norms_figure": 1, "evolution_overview_figure": 1,
+         {**TYPES, "features": 3, "geometry": 1, "decoder_norms_figure": 1, "evolution_overview_figure": 1,
           "feature_classes_figure": 1, "database": 3, "gallery": 1}),
         (("figures", "pareto", "height"), 50.0, {"pareto_figure": 1, "gallery": 1}),
         (("evaluation", "nll", "tokens"), 1024, {"losses": 3, "nll": 3, "reconstruction_figure": 1, "database": 3, "gallery": 1}),
@@ -98,6 +101,7 @@ def test_finished_study_has_nothing_to_do(finished: Workspace) -> None:
         (("evaluation", "probes", "features"), 64, {"probes": 1, "norm_as_strength_figure": 1, "gallery": 1}),
         (("figures", "two_phases", "warmup_steps"), 4, {"two_phases_figure": 1, "gallery": 1}),
         (("evaluation", "tasks", "items"), 32, {**TASKS, "gallery": 1}),
+        (("evaluation", "feature_types", "context"), 4, {**TYPES, "gallery": 1}),
         (("database", "uri"), "mongodb://localhost:27017", {"database": 3}),
         (
             ("dictionaries", "crosscoder", "k"),
