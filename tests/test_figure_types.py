@@ -1,0 +1,107 @@
+"""Types of features and their complexity as figures: what is drawn is what was measured."""
+
+import json
+from itertools import permutations
+from pathlib import Path
+
+import figure_tables as made_up
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from figure_drawing import drawn, words
+
+from ontogeny.figures.correlation import correlation
+from ontogeny.figures.writer import figure_module
+
+
+def test_correlations_by_hand() -> None:
+    x, y = np.array([1.0, 2.0, 2.0, 5.0]), np.array([0.0, 3.0, 1.0, 1.0])
+    # Ranks are 1, 2.5, 2.5, 4 and 1, 4, 2.5, 2.5: sums of products of deviations are 2.25, 4.5 and 4.5.
+    assert correlation(x, y, 10, 0, 0).value == pytest.approx(2.25 / 4.5)
+    assert correlation(x, y, 10, 0, 0, ranked=False).value == pytest.approx(np.corrcoef(x, y)[0, 1])
+    assert np.isnan(correlation(x, y, 10, 0, 0).p), "no shuffles were asked for"
+    assert all(np.isnan(correlation(np.ones(4), y, 10, 10, 0)))
+
+
+def test_permutation_p_is_that_of_all_orders() -> None:
+    random = np.random.default_rng(3)
+    x, y = random.integers(0, 4, 6).astype(float), random.standard_normal(6)
+    all_orders = [abs(correlation(x, np.array(order), 2, 0, 0).value) for order in permutations(y)]
+    found = correlation(x, y, 2, 20_000, 0)
+    assert found.p == pytest.approx(np.mean(np.array(all_orders) >= abs(found.value) - 1e-12), abs=0.01)
+    assert correlation(np.arange(30.0), np.arange(30.0), 2, 99, 0).p == 1 / 100, "never 0"
+
+
+def test_interval_is_that_of_known_noise() -> None:
+    """For a normal distribution with correlation 0.5, Fisher's z has a standard error of 1 / sqrt(n - 3)."""
+    random = np.random.default_rng(0)
+    x = random.standard_normal(2000)
+    found = correlation(x, 0.5 * x + np.sqrt(0.75) * random.standard_normal(2000), 1000, 0, 0, ranked=False)
+    half = (np.arctanh(found.high) - np.arctanh(found.low)) / 2
+    assert half == pytest.approx(1.96 / np.sqrt(1997), rel=0.1)
+    assert found.low < 0.5 < found.high
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("results")
+    return made_up.types_of(folder, made_up.features(folder, made_up.norms(400)), made_up.TYPES[:4])
+
+
+def joined(tables: list[Path]) -> pd.DataFrame:
+    return pq.read_table(tables[0]).to_pandas().merge(pq.read_table(tables[1]).to_pandas(), on="feature")
+
+
+def test_types_are_drawn_with_their_medians(tables: list[Path]) -> None:
+    figure, numbers = drawn("feature_types", tables, singles=3)
+    table = joined(tables)
+    assert [words(axis)[-2] for axis in figure.axes] == [
+        f"{name}\n{(table['type'] == name).sum()} of {len(table)}" for name in made_up.TYPES[:4]
+    ]
+    for name, own in table.groupby("type"):
+        norms_FS = np.stack(own["normalised_norm"])
+        rows = numbers[(numbers["panel"] == "type") & (numbers["type"] == name)]
+        assert rows["step"].tolist() == list(made_up.STEPS)
+        for column, share in (("low", 0.25), ("value", 0.5), ("high", 0.75)):
+            np.testing.assert_allclose(rows[column], np.quantile(norms_FS, share, axis=0))
+        singles = numbers[(numbers["panel"] == "single") & (numbers["type"] == name)]
+        assert singles["feature"].nunique() == 3
+        for feature, of_feature in singles.groupby("feature"):
+            expected = own.loc[own["feature"] == feature, "normalised_norm"].iloc[0]
+            np.testing.assert_allclose(of_feature["value"], expected)
+    assert "0 are other" in figure_module("feature_types").caption(numbers).finding
+
+
+def test_complexity_counts_and_correlates_features(tables: list[Path]) -> None:
+    _, numbers = drawn("complexity", tables, resamples=200, permutations=99)
+    table = joined(tables)
+    circles = numbers[numbers["panel"] == "features"].set_index(["step", "context"])["features"]
+    assert circles.to_dict() == table.groupby(["emergence_step", "context_needed"]).size().to_dict()
+    medians = numbers[numbers["panel"] == "median"].set_index("step")["value"]
+    assert medians.to_dict() == table.groupby("emergence_step")["context_needed"].median().to_dict()
+    rows = numbers[numbers["statistic"] == "spearman"].set_index("threshold")
+    norms_FS = np.stack(table["normalised_norm"])
+    for tau in (0.2, 0.5, 0.8):
+        first = pd.Series((norms_FS > tau).argmax(axis=1))
+        expected = np.corrcoef(first.rank(), table["context_needed"].rank())[0, 1]
+        assert rows.loc[tau, "value"] == pytest.approx(expected)
+    assert rows["p"].notna().sum() == 1
+    assert rows.loc[0.5, "p"] == 1 / 100
+    pearson = numbers[numbers["statistic"] == "pearson"].iloc[0]
+    logs = np.log10(1 + table["emergence_step"]), np.log2(table["context_needed"])
+    assert pearson["value"] == pytest.approx(np.corrcoef(*logs)[0, 1])
+    finding = figure_module("complexity").caption(numbers).finding
+    assert f"Spearman's rho is {rows.loc[0.5, 'value']:.2f}" in finding
+
+
+def test_features_that_no_longer_fire_are_left_out(tables: list[Path], tmp_path: Path) -> None:
+    read = pq.read_table(tables[0])
+    frame = read.to_pandas()
+    frame.loc[frame.index[~frame["dead"]][:10], "dead"] = True
+    place = read.schema.get_field_index("dead")
+    pq.write_table(read.set_column(place, "dead", [frame["dead"].to_numpy()]), tmp_path / "features.parquet")
+    _, numbers = drawn("feature_types", [tmp_path / "features.parquet", tables[1]])
+    total = numbers.loc[(numbers["panel"] == "type") & (numbers["type"] == "all"), "features"].iloc[0]
+    assert total == (~frame["dead"]).sum()
+    assert json.loads(numbers["settings"].iloc[0])["samples"] == 8
