@@ -259,7 +259,8 @@ rule attribution:
 rule feature_types:
     input:
         dictionary="<results>/dictionaries/{dictionary}/{run}/crosscoder.safetensors",
-        features=rules.features.output,
+        features="<results>/features/{dictionary}/{run}/features.parquet",
+        samples="<results>/features/{dictionary}/{run}/samples.parquet",
         checkpoints=lambda wildcards: checkpoint_files(
             STUDY.sites(wildcards.dictionary)
         ),
@@ -277,7 +278,7 @@ rule feature_types:
     params:
         settings=settings("evaluation/feature_types"),
         dictionary=subpath(input.dictionary, parent=True),
-        features=subpath(input.features[0], parent=True),
+        features=subpath(input.features, parent=True),
         models=folder("models"),
         activations=folder("activations"),
         shards=list(STUDY.shards("heldout")),
