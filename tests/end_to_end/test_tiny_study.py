@@ -33,6 +33,8 @@ FIGURES = (
     "norm_as_strength",
     "attribution",
     "necessity_sufficiency",
+    "feature_types",
+    "complexity",
 )
 COLUMNS = [
     "dictionary",
