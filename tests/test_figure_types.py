@@ -1,6 +1,7 @@
 """Types of features and their complexity as figures: what is drawn is what was measured."""
 
 import json
+from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from figure_drawing import drawn, words
 
+from ontogeny.config.figures import FigureStyle
+from ontogeny.errors import UserError
 from ontogeny.figures.correlation import correlation
-from ontogeny.figures.writer import figure_module
+from ontogeny.figures.writer import figure_kinds, figure_module, write_figure
 
 
 def test_correlations_by_hand() -> None:
@@ -105,3 +108,52 @@ def test_features_that_no_longer_fire_are_left_out(tables: list[Path], tmp_path:
     total = numbers.loc[(numbers["panel"] == "type") & (numbers["type"] == "all"), "features"].iloc[0]
     assert total == (~frame["dead"]).sum()
     assert json.loads(numbers["settings"].iloc[0])["samples"] == 8
+
+
+def _labelled(file: Path, labels: dict[bytes, bytes]) -> Path:
+    """Replace what a table says of itself: some labels, or all of them where none is given."""
+    table = pq.read_table(file)
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, **labels} if labels else {}), file)
+    return file
+
+
+MISTAKES: dict[str, tuple[str, Callable[[Path], list[Path]], str]] = {
+    "types without norms": (
+        "feature_types",
+        lambda at: made_up.types_of(at, *made_up.features_of(at))[1:],
+        "1 tables were named; expected features.parquet, feature_types.parquet",
+    ),
+    "types of two runs": (
+        "feature_types",
+        lambda at: [
+            *made_up.features_of(at),
+            _labelled(made_up.types_of(at, *made_up.features_of(at))[1], {b"run": b"another"}),
+        ],
+        "feature_types.parquet: it is of another run than the features; run the rule 'feature_types' again",
+    ),
+    "no types": (
+        "feature_types",
+        lambda at: [*made_up.features_of(at), at / "feature_types.parquet"],
+        "feature_types.parquet: there is no such table",
+    ),
+    "types without settings": (
+        "complexity",
+        lambda at: [*made_up.features_of(at), _labelled(made_up.types_of(at, *made_up.features_of(at))[1], {})],
+        "'dictionary' is missing; run the rule 'feature_types' again",
+    ),
+    "emergence over layers": (
+        "complexity",
+        lambda at: made_up.types_of(at, *made_up.features_of(at, sites=made_up.LAYERS)),
+        "features emerge at no step",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes_are_one_line(case: str, tmp_path: Path) -> None:
+    name, make, expected = MISTAKES[case]
+    files = make(tmp_path)
+    with pytest.raises(UserError) as error:
+        write_figure(name, files, figure_kinds()[name](), FigureStyle(), tmp_path / "figures" / name, None)
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)

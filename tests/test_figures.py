@@ -187,31 +187,6 @@ MISTAKES: dict[str, tuple[str, Callable[[Path], list[Path]], str]] = {
         "the run has one site",
     ),
     "no tasks": ("attribution", lambda at: made_up.tasks(at, "attribution")[1:], "no tasks-<model>.csv was named"),
-    "types without norms": (
-        "feature_types",
-        lambda at: made_up.types_of(at, *made_up.features_of(at))[1:],
-        "1 tables were named; expected features.parquet, feature_types.parquet",
-    ),
-    "types of two runs": (
-        "feature_types",
-        lambda at: [*made_up.features_of(at), _run_renamed(made_up.types_of(at, *made_up.features_of(at))[1])],
-        "feature_types.parquet: it is of another run than the features; run the rule 'feature_types' again",
-    ),
-    "no types": (
-        "feature_types",
-        lambda at: [*made_up.features_of(at), at / "feature_types.parquet"],
-        "feature_types.parquet: there is no such table",
-    ),
-    "types without settings": (
-        "complexity",
-        lambda at: [*made_up.features_of(at), _without_metadata(made_up.types_of(at, *made_up.features_of(at))[1])],
-        "'dictionary' is missing; run the rule 'feature_types' again",
-    ),
-    "emergence over layers": (
-        "complexity",
-        lambda at: made_up.types_of(at, *made_up.features_of(at, sites=made_up.LAYERS)),
-        "features emerge at no step",
-    ),
     "only a tokenizer": ("language_model", lambda at: [made_up.tokenizer(at, 4)], "no training.csv was named"),
 }
 
@@ -224,12 +199,6 @@ def _written(file: Path, text: str) -> Path:
 def _of_another_run(files: list[Path], number: int) -> list[Path]:
     _edited(files[number], lambda table: table.assign(run="latents2048-k64-seed0"))
     return files
-
-
-def _run_renamed(file: Path) -> Path:
-    table = pq.read_table(file)
-    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"run": b"latents2048-k64-seed0"}), file)
-    return file
 
 
 def _without_metadata(file: Path) -> Path:

@@ -107,7 +107,7 @@ def _activations(
 ) -> Tensor:
     """Compute activations of features at the last P positions of contexts (shape: [B, P, F])."""
     x_BPSD = read_activations(crosscoder, checkpoints, torch.from_numpy(tokens_BT), last)
-    f_NF = torch.cat([f_BL.cpu()[:, chosen_F] for f_BL in encoded(crosscoder, x_BPSD.flatten(0, 1))])
+    f_NF = torch.cat([f_BL[:, chosen_F].cpu() for f_BL in encoded(crosscoder, x_BPSD.flatten(0, 1))])
     return f_NF.view(len(tokens_BT), last, len(chosen_F)).double()
 
 
@@ -124,9 +124,8 @@ def context_needed(
 ) -> NDArray[np.int64]:
     """Find the fewest last tokens of a context, of 1, 2, 4, ..., that restore the activation at its last position.
 
-    A context that is cut keeps BOS in front of its last n tokens, and positions start anew from there. Where n reaches
-    the context's own length nothing is cut; the answer is that length then. A sample that is restored by n tokens is
-    not tried with more.
+    A context that is cut keeps BOS in front, and positions start anew. Where n reaches the context's own length nothing
+    is cut, and the answer is that length. A sample that n tokens restore is not tried with more.
 
     Args:
         crosscoder: the dictionary.
@@ -148,11 +147,20 @@ def context_needed(
         place_BT = samples.position[open_M, None] + np.arange(-n, 1)
         token_BT = tokens.tokens[samples.context[open_M, None], place_BT].astype(np.int64)
         token_BT[:, 0] = tokens.bos_id
-        x_BSD = read_activations(crosscoder, checkpoints, torch.from_numpy(token_BT), 1)[:, 0]
-        feature_B1 = torch.from_numpy(samples.feature[open_M, None])
-        parts = zip(encoded(crosscoder, x_BSD), torch.split(feature_B1, ROWS_AT_ONCE), strict=True)
-        f_B = torch.cat([f_BL.cpu().gather(1, feature_B1)[:, 0] for f_BL, feature_B1 in parts]).double().numpy()
+        f_B = _last_activations(crosscoder, checkpoints, token_BT, samples.feature[open_M])
         enough_B = f_B >= restored * samples.activation[open_M]
         needed_M[open_M[enough_B]] = n
         open_M = open_M[~enough_B]
     return needed_M
+
+
+def _last_activations(
+    crosscoder: Crosscoder, checkpoints: Checkpoints, token_BT: NDArray[np.int64], feature_B: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Compute the activation of one feature at the last position of each context (shape: [B])."""
+    x_BSD = read_activations(crosscoder, checkpoints, torch.from_numpy(token_BT), 1)[:, 0]
+    parts = zip(
+        encoded(crosscoder, x_BSD), torch.split(torch.from_numpy(feature_B)[:, None], ROWS_AT_ONCE), strict=True
+    )
+    f_B = torch.cat([f_BL.gather(1, own_B1.to(f_BL.device)).cpu()[:, 0] for f_BL, own_B1 in parts])
+    return f_B.double().numpy()

@@ -123,7 +123,7 @@ def read_firings(
     for block in encoded_blocks(crosscoder, activations, list(rows)):
         if block.rows_hash != rows[block.shard].hash:
             raise UserError(f"{activations}: shards {block.shard} and rows/{block.shard}.h5 differ; make them again")
-        f_BF = (block.f if block.f.ndim == 2 else block.f.amax(1)).cpu()[:, chosen_F]
+        f_BF = (block.f if block.f.ndim == 2 else block.f.amax(1))[:, chosen_F].cpu()
         row_N, feature_N = f_BF.nonzero(as_tuple=True)
         first = int(starts[block.shard]) + block.start
         parts.append((row_N.numpy() + first, feature_N.numpy(), f_BF[row_N, feature_N].double().numpy()))
