@@ -7,11 +7,11 @@ RECONSTRUCTION = "<results>/metrics/{dictionary}/{run}/reconstruction.csv"
 FEATURES = f"<results>/features/{FEATURED}/{FEATURED_RUN}/features.parquet"
 NGRAMS = [f"<results>/metrics/ngram-{model}.csv" for model in language_models(FEATURED)]
 PROBES = [f"<results>/metrics/{FEATURED}/{FEATURED_RUN}/probes.csv"]
-TYPES = [
-    f"<results>/metrics/{FEATURED}/{FEATURED_RUN}/feature_types.parquet"
-    for name in STUDY.figure_names()
-    if name == "feature_types"
-]
+TYPES = (
+    [f"<results>/metrics/{FEATURED}/{FEATURED_RUN}/feature_types.parquet"]
+    if "feature_types" in STUDY.figure_names()
+    else []
+)
 FIGURES = {
     "pareto": ("Sparsity and reconstruction", of_runs(RECONSTRUCTION)),
     "reconstruction": (
