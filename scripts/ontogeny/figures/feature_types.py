@@ -33,6 +33,8 @@ DESCRIPTION = (
 )
 
 LEFT, RIGHT, TOP, GUTTER = 16.0, 3.0, 9.0, 4.0
+VISIBLE = 0.2
+"""Distance of two medians that are named apart."""
 DRAWN = ["panel", "type", "feature", *SITE, "value", "low", "high", "features", "dictionary", "run", "rows", "settings"]
 
 
@@ -67,6 +69,8 @@ def draw(tables: Sequence[Path], settings: FeatureTypesFigure, style: FigureStyl
             axis.tick_params(labelleft=False)
         else:
             axis.set_ylabel("Normalised decoder norm")
+        if name == types[-1]:
+            _name_all(axis, sites, numbers, name)
         letter(axis, "abcde"[place], 0.0 if place else LEFT - 1)
     return figure, numbers
 
@@ -116,6 +120,20 @@ def _draw_type(axis: Axes, sites: SiteAxis, numbers: pd.DataFrame, name: str, th
     axis.annotate(
         f"{name}\n{count}", (0.5, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", color=INK,
         ha="center", va="bottom", fontsize="small",
+    )  # fmt: skip
+
+
+def _name_all(axis: Axes, sites: SiteAxis, numbers: pd.DataFrame, name: str) -> None:
+    """Name the median of all types where that of the panel is furthest below, if that is far enough to see it."""
+    medians = numbers[numbers["panel"] == "type"].groupby("type")["value"]
+    total, own = (medians.get_group(of).to_numpy() for of in ("all", name))
+    place = int((total - own)[1:].argmax()) + 1
+    if total[place] - own[place] < VISIBLE:
+        return
+    at_left = place < len(total) / 2
+    axis.annotate(
+        "all types", (sites.positions[place], total[place]), (4 if at_left else -4, 0), textcoords="offset points",
+        color=GREY, fontsize="small", ha="left" if at_left else "right", va="center",
     )  # fmt: skip
 
 
