@@ -57,8 +57,6 @@ FIGURES = {
         "Features in tasks",
         task_tables("ablations", FEATURED, FEATURED_RUN),
     ),
-    "attribution": ("Features in tasks", task_tables("attribution")),
-    "necessity_sufficiency": ("Features in tasks", task_tables("ablations")),
     "feature_types": ("Features over training", [FEATURES, *TYPES]),
     "complexity": ("Features over training", [FEATURES, *TYPES]),
 }
@@ -139,7 +137,7 @@ STAGE_FILES = {
         for name in ("attribution", "necessity_sufficiency")
         if name in STUDY.figure_names()
         for table in FIGURES[name][1]
-    ],
+    ]
     + TYPES,
     "features": of_runs(rules.features.output[0]),
     "database": of_runs(rules.database.output[0]),

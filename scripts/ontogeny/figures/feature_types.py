@@ -124,17 +124,15 @@ def _draw_type(axis: Axes, sites: SiteAxis, numbers: pd.DataFrame, name: str, th
 
 
 def _name_all(axis: Axes, sites: SiteAxis, numbers: pd.DataFrame, name: str) -> None:
-    """Name the median of all types where that of the panel is furthest below, if that is far enough to see it."""
+    """Name the median of all types above it, at the last site where that of the panel is visibly below."""
     medians = numbers[numbers["panel"] == "type"].groupby("type")["value"]
     total, own = (medians.get_group(of).to_numpy() for of in ("all", name))
-    place = int((total - own)[1:].argmax()) + 1
-    if total[place] - own[place] < VISIBLE:
-        return
-    at_left = place < len(total) / 2
-    axis.annotate(
-        "all types", (sites.positions[place], total[place]), (4 if at_left else -4, 0), textcoords="offset points",
-        color=GREY, fontsize="small", ha="left" if at_left else "right", va="center",
-    )  # fmt: skip
+    below = np.flatnonzero(total - own > VISIBLE)
+    if len(below):
+        at = (sites.positions[below[-1]], total[below[-1]])
+        axis.annotate(
+            "all types", at, (-2, 1), textcoords="offset points", color=GREY, fontsize="small", ha="right", va="bottom"
+        )
 
 
 def caption(numbers: pd.DataFrame) -> Caption:
