@@ -15,6 +15,7 @@ os.environ.update(
 
 from ontogeny.code_hash import code_hash
 from ontogeny.config.activations import HarvestSettings
+from ontogeny.config.comparison import compared_runs, dictionaries_drawn
 from ontogeny.config.database import EMBEDDED
 from ontogeny.config.inputs import model_files
 from ontogeny.config.load import check_keys_are_unique, load_study
@@ -109,6 +110,12 @@ def one_of(names):
 def folder(path):
     """Name a folder of the study for a rule's params."""
     return lambda wildcards: f"{STUDY.root}/{path}"
+
+
+def own_seed(model):
+    """Seed a trained model: by its own seed, or else by the study's."""
+    seed = STUDY.models[model].seed
+    return STUDY.seed if seed is None else seed
 
 
 def checkpoint_file(checkpoint):
@@ -212,6 +219,12 @@ def task_tables(kind, dictionary, run):
     ]
 
 
+def matching_file(table, dictionary="{other}", run="{other_run}"):
+    """Name a table that compares the featured run with another."""
+    shown = "/".join(STUDY.featured_run())
+    return f"{STUDY.root}/metrics/{shown}/matching/{dictionary}/{run}/{table}.csv"
+
+
 def of_runs(pattern, *dictionaries):
     """Fill `{dictionary}` and `{run}` of a pattern with every run of the dictionaries named, or of all."""
     return [
@@ -249,6 +262,7 @@ wildcard_constraints:
 
 # Dictionaries whose sites can be compared with each other, and the tables that do so.
 OVER_SITES = [name for name in STUDY.dictionaries if len(STUDY.sites(name)) > 1]
+MATCHING_TABLES = ("pairs", "agreement")
 GEOMETRY_TABLES = ("rotation", "classes", "persistence", "dimensionality")
 
 TRAINED = [name for name, model in STUDY.models.items() if model.source == "train"]

@@ -288,3 +288,33 @@ rule feature_types:
         + " --log {log} --threads {threads} --settings {params.settings:q}"
         " --dictionary {params.dictionary} --features {params.features} --models {params.models}"
         " --activations {params.activations} --shards {params.shards} --tokens {input.tokens} --out {output}"
+
+
+rule matching:
+    input:
+        dictionary=f"<results>/dictionaries/{'/'.join(STUDY.featured_run())}/crosscoder.safetensors",
+        features=f"<results>/features/{'/'.join(STUDY.featured_run())}/features.parquet",
+        other="<results>/dictionaries/{other}/{other_run}/crosscoder.safetensors",
+        shards=lambda wildcards: shard_files(STUDY.sites(wildcards.other), "heldout"),
+    output:
+        [matching_file(table) for table in MATCHING_TABLES],
+    log:
+        "<logs>/matching/{other}/{other_run}.log",
+    wildcard_constraints:
+        other=one_of(STUDY.evaluation.matching.against),
+        other_run=r"latents[^/]+",
+    conda:
+        "../envs/gpu.yaml"
+    params:
+        cosine=settings("evaluation/matching/cosine"),
+        dictionary=subpath(input.dictionary, parent=True),
+        other=subpath(input.other, parent=True),
+        activations=folder("activations"),
+        shards=list(STUDY.shards("heldout")),
+        out=subpath(output[0], parent=True),
+        code=code("matching.py"),
+    shell:
+        command("matching.py")
+        + " --log {log} --threads {threads} --cosine {params.cosine} --dictionary {params.dictionary}"
+        " --features {input.features} --other {params.other} --activations {params.activations}"
+        " --shards {params.shards} --out {params.out}"

@@ -13,7 +13,10 @@ TYPES = (
     else []
 )
 FIGURES = {
-    "pareto": ("Sparsity and reconstruction", of_runs(RECONSTRUCTION)),
+    "pareto": (
+        "Sparsity and reconstruction",
+        of_runs(RECONSTRUCTION, *dictionaries_drawn(STUDY)),
+    ),
     "reconstruction": (
         "Reconstruction over training",
         of_runs(RECONSTRUCTION, FEATURED)
@@ -39,9 +42,21 @@ FIGURES = {
         "Features over training",
         [FEATURES, geometry_file("classes", FEATURED, FEATURED_RUN)],
     ),
+    "robustness": (
+        "Robustness",
+        [
+            matching_file(table, *other)
+            for table in MATCHING_TABLES
+            for other in compared_runs(STUDY)
+        ],
+    ),
     "language_model": (
         "Language model",
-        [f"{STUDY.root}/models/{model}/training.csv" for model in TRAINED]
+        [
+            f"{STUDY.root}/models/{model}/training.csv"
+            for model in TRAINED
+            if STUDY.models[model].training.steps
+        ]
         + list(rules.tokenizer.output),
     ),
     "two_phases": (
@@ -134,7 +149,7 @@ STAGE_FILES = {
     + PROBES
     + [
         table
-        for name in ("attribution", "necessity_sufficiency")
+        for name in ("attribution", "necessity_sufficiency", "robustness")
         if name in STUDY.figure_names()
         for table in FIGURES[name][1]
     ]

@@ -22,7 +22,7 @@ for number, model in enumerate(TRAINED):
         threads: 4
         params:
             settings=settings(f"models/{model}"),
-            seed=settings("seed"),
+            seed=own_seed(model),
             out=subpath(output.training, parent=True),
             code=code("language_model.py"),
         shell:

@@ -14,6 +14,7 @@ from tokenizers.models import WordLevel
 
 from ontogeny.config.evaluation import FeatureTypeSettings
 from ontogeny.evaluation.geometry_tables import write_geometry
+from ontogeny.evaluation.matching_tables import agreement_table, matched_pairs, side
 from ontogeny.evaluation.probes import COLUMNS as PROBES
 from ontogeny.evaluation.tables import Measurement, RunIdentity, metrics_table
 from ontogeny.evaluation.task_tables import COLUMNS
@@ -29,6 +30,7 @@ THRESHOLD = 0.5
 
 
 LAST = SITES[-1:]
+UNTRAINED = (Site("neox", 0, HOOK), Site("untrained", 0, HOOK))
 LAYERS = tuple(Site("neox", 1000, f"blocks.{block}.hook_resid_post") for block in range(12))
 
 
@@ -183,6 +185,28 @@ def types_of(folder: Path, table: Path, types: tuple[str, ...] = TYPES, context:
     return [table, file]
 
 
+def comparisons(folder: Path, *names: str, steps: tuple[int, ...] = STEPS, noise: float = 0.5) -> list[Path]:
+    """Write `pairs.csv` and `agreement.csv` of a run and others that have learnt the same, dated with some error."""
+    random = np.random.default_rng(9)
+    sites = tuple(Site("neox", step, HOOK) for step in steps)
+    reference, files = RunIdentity("crosscoder", "latents2048-k32-seed0", 2048, 32.0, 0), dict[str, list[Path]]()
+    decoder_LSD = norms(400)[:, : len(steps), None] * random.standard_normal((400, 1, 16))
+    for number, name in enumerate(names):
+        shared = sites[:: number + 1]
+        other_LSD = decoder_LSD * np.exp(noise * random.standard_normal((400, len(steps), 1)))
+        sides = [
+            side(reference, np.arange(400), decoder_LSD.astype(np.float32), sites, THRESHOLD),
+            side(reference._replace(dictionary=name), np.arange(400), other_LSD.astype(np.float32), sites, THRESHOLD),
+        ]
+        pairs = matched_pairs(*sides, shared, 0.7)
+        tables = {"pairs": pairs, "agreement": agreement_table(*sides, shared, pairs).assign(rows=ROWS)}
+        for kind, table in tables.items():
+            files.setdefault(kind, []).append(folder / "matching" / name / f"{kind}.csv")
+            files[kind][-1].parent.mkdir(parents=True, exist_ok=True)
+            table.to_csv(files[kind][-1], index=False)
+    return files["pairs"] + files["agreement"]
+
+
 def training(folder: Path, model: str = "neox", scale: float = 1.0) -> Path:
     """Write `training.csv` of a language model; `scale` squeezes its losses together."""
     random = np.random.default_rng(3)
@@ -303,27 +327,6 @@ def study(folder: Path) -> Path:
     value = {"study": "default", "config": "config.yaml", "hash": "0123456789ab", "commit": "deadbeef0123", "seed": 0}
     file.write_text(json.dumps(value))
     return file
-
-
-def default_tables(folder: Path) -> dict[str, list[Path]]:
-    """Write the tables of the default study, for each figure those that it reads."""
-    crosscoders = [identity("crosscoder", k) for k in (16, 32, 64)]
-    singles = [identity("sae", k) for k in (16, 32, 64)]
-    reconstructions = [reconstruction(folder, run) for run in crosscoders]
-    return {
-        "pareto": reconstructions + [reconstruction(folder, run, SITES[-1:], gain=0.18) for run in singles],
-        "reconstruction": reconstructions + [nll(folder, run) for run in crosscoders],
-        "decoder_norms": [table := features(folder, norms(2048))],
-        "evolution_overview": overview_of(folder, table),
-        "feature_classes": classes_of(folder, table),
-        "language_model": [training(folder), tokenizer(folder)],
-        "two_phases": [ngram(folder), dimensionality(folder, crosscoders[1])],
-        "norm_as_strength": [probes(folder)],
-        "feature_types": types_of(folder, table),
-        "complexity": types_of(folder, table),
-        "attribution": tasks(folder, "attribution"),
-        "necessity_sufficiency": tasks(folder, "ablations"),
-    }
 
 
 def reconstruction_and_nll(folder: Path, sites: tuple[Site, ...], dictionary: str = "crosscoder") -> list[Path]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ontogeny.config.comparison import compared_runs, dictionaries_drawn
 from ontogeny.config.dictionaries import RunSettings
 from ontogeny.config.documentation import configuration_page, configuration_schema
 from ontogeny.config.load import load_study, read_study
@@ -48,6 +49,26 @@ def planted_beside(hook: str) -> dict[str, Any]:
         (changed("seed", value="one"), 'seed: input should be a whole number, not "one"'),
         (changed("seed", value=True), "seed: input should be a whole number, not true"),
         (changed("tokens", "context_length", value="128"), 'tokens.context_length: input should be a whole number, not "128"'),
+        (
+            changed("evaluation", "matching", "against", value=["seeds"]),
+            "evaluation.matching.against: there is no dictionary 'seeds'; dictionaries are crosscoder, half-the-checkpoints",
+        ),
+        (
+            changed("dictionaries", "other-seed", "k", value=[8]),
+            "evaluation.matching.against: other-seed has no run with the latents, k and sparsity of latents2048-k32-",
+        ),
+        (
+            changed("evaluation", "matching", "against", value=["crosscoder"]),
+            "evaluation.matching.against: crosscoder has no run with the latents, k and sparsity of latents2048-k32-",
+        ),
+        (
+            changed("dictionaries", "other-spacing", "sites", 0, "checkpoints", value=[8]),
+            "evaluation.matching.against: other-spacing and crosscoder have fewer than two sites in common",
+        ),
+        (
+            changed("dictionaries", "crosscoder", "sites", 0, "hooks", value=["blocks.1.hook_resid_post", HOOK]),
+            "evaluation.matching.against: crosscoder has sites beyond the checkpoints of one model at one hook",
+        ),
         (
             changed("dictionaries", "sae", "sites", 0, "checkpoints", value=[7]),
             "dictionaries.sae.sites[0].checkpoints: step 7 of neox was never saved; saved steps are 0, 1, 2",
@@ -230,7 +251,10 @@ def test_planted_models_are_read_by_no_forward_pass() -> None:
     config["dictionaries"]["sae"]["sites"] = [{"model": "toy", "hooks": [HOOK, "blocks.90.hook_mlp_out"]}]
     study = load_study(config)
     assert study.planted_hooks() == {"toy": (HOOK, "blocks.90.hook_mlp_out")}
-    assert {key.split("/")[0] for checkpoints in study.hook_groups().values() for key in checkpoints} == {"neox"}
+    assert {key.split("/")[0] for checkpoints in study.hook_groups().values() for key in checkpoints} == {
+        "neox",
+        "untrained",
+    }
 
 
 def test_sweep_has_a_run_for_every_combination() -> None:
@@ -262,8 +286,30 @@ def test_run_names_tell_all_values_apart(sweep: dict[str, list[float]], names: l
 @pytest.mark.parametrize(("k", "middle"), [([16], 16), ([16, 32], 32), ([8, 16, 32], 16)])
 def test_figures_show_the_middle_run_of_the_widest_dictionary(k: list[int], middle: int) -> None:
     config = changed("dictionaries", "crosscoder", "k", value=k)
-    del config["figures"]["run"]
+    del config["figures"]["run"], config["evaluation"]["matching"]
     assert load_study(config).featured_run() == ("crosscoder", f"latents2048-k{middle}-sparsity0.2-seed0")
+
+
+def test_runs_of_the_featured_point_are_compared_with_it() -> None:
+    study = load_study(changed("dictionaries", "other-seed", "seeds", value=[1, 2]))
+    run = "latents2048-k32-sparsity0.2-seed"
+    expected = [("half-the-checkpoints", 0), ("other-spacing", 0), ("other-seed", 1), ("other-seed", 2)]
+    assert compared_runs(study) == tuple((name, f"{run}{seed}") for name, seed in expected)
+    assert dictionaries_drawn(study) == ("crosscoder", "untrained", "sae")
+    config = changed("dictionaries", "crosscoder", "seeds", value=[0, 5])
+    config["evaluation"]["matching"]["against"] = ["crosscoder"]
+    assert compared_runs(load_study(config)) == (("crosscoder", f"{run}5"),)
+
+
+def test_dictionaries_that_start_alike_are_not_compared() -> None:
+    """With one draw for all sites and one seed, half of the features of a small study match, and a tenth with others."""
+    config = changed("dictionaries", "crosscoder", "initialisation", value="tied")
+    load_study(config)
+    config["dictionaries"]["other-spacing"]["initialisation"] = "tied"
+    with pytest.raises(UserError, match=r"other-spacing starts from the same directions as latents2048-k32-.*, seed 0"):
+        load_study(config)
+    config["dictionaries"]["other-spacing"]["seeds"] = [1]
+    load_study(config)
 
 
 def test_last_shard_is_shorter() -> None:
@@ -306,7 +352,7 @@ def test_every_key_of_the_default_study_is_documented() -> None:
 def preset_runs(preset: str, **given: Any) -> list[RunSettings]:
     sites = [{"model": "neox", "checkpoints": "all", "hooks": [HOOK]}]
     config = changed("dictionaries", value={"crosscoder": {"sites": sites, "preset": preset, **given}})
-    del config["figures"]
+    del config["figures"], config["evaluation"]["matching"]
     return list(load_study(config).runs("crosscoder").values())
 
 

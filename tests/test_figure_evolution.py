@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from default_tables import default_tables
 from figure_drawing import drawn, lines, words
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection, QuadMesh
@@ -20,7 +21,7 @@ from ontogeny.figures.feature_classes import class_colours
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     """Tables of the default study, by figure."""
-    return made_up.default_tables(tmp_path_factory.mktemp("results"))
+    return default_tables(tmp_path_factory.mktemp("results"))
 
 
 def titled(figure: Figure, title: str) -> Axes:

@@ -8,6 +8,7 @@ from typing import Any
 import figure_tables as made_up
 import numpy as np
 import pytest
+from default_tables import default_tables
 from figure_drawing import FIGURES, drawn, lines, visible
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -37,6 +38,24 @@ VARIANTS: dict[str, tuple[str, Callable[[Path], list[Path]], dict[str, Any]]] = 
     "sizes and seeds": (
         "pareto",
         lambda at: [*made_up.sizes_and_seeds(at), made_up.reconstruction_and_nll(at, made_up.LAST, "sae")[0]],
+        {},
+    ),
+    "one comparison": ("robustness", lambda at: made_up.comparisons(at, "other-seed"), {}),
+    "five comparisons": ("robustness", lambda at: made_up.comparisons(at, *"abcde"), {}),
+    "two checkpoints shared": (
+        "robustness",
+        lambda at: made_up.comparisons(at, "other", steps=made_up.STEPS[:2]),
+        {"width": 88},
+    ),
+    "floor of several sizes and sparsities": (
+        "pareto",
+        lambda at: [
+            *made_up.sizes_and_seeds(at),
+            *(
+                made_up.reconstruction(at, made_up.identity("floor", k), made_up.UNTRAINED, shift=-0.1)
+                for k in (16, 64)
+            ),
+        ],
         {},
     ),
     "one run": ("pareto", lambda at: made_up.reconstruction_and_nll(at, made_up.SITES)[:1], {}),
@@ -85,7 +104,7 @@ VARIANTS: dict[str, tuple[str, Callable[[Path], list[Path]], dict[str, Any]]] = 
     "short training": ("language_model", lambda at: [made_up.training(at, scale=0.3)], {}),
     "two models": ("language_model", lambda at: [made_up.training(at), made_up.training(at, "gpt_large")], {}),
     "n-grams alone": ("two_phases", lambda at: [made_up.ngram(at)], {"warmup_steps": 100}),
-    "warm-up to the end": ("two_phases", lambda at: made_up.default_tables(at)["two_phases"], {"warmup_steps": 5000}),
+    "warm-up to the end": ("two_phases", lambda at: default_tables(at)["two_phases"], {"warmup_steps": 5000}),
     "late checkpoints": ("two_phases", lambda at: [made_up.ngram(at, (512, 1000))], {"warmup_steps": 100}),
     "probes over layers": ("norm_as_strength", lambda at: [made_up.probes(at, made_up.LAYERS)], {}),
     "no low norm": ("norm_as_strength", lambda at: [made_up.probes(at)], {"low_norm": 0.001}),
@@ -113,7 +132,7 @@ VARIANTS: dict[str, tuple[str, Callable[[Path], list[Path]], dict[str, Any]]] = 
         lambda at: made_up.types_of(at, made_up.features(at, made_up.norms(5), dead=0)),
         {"resamples": 50},
     ),
-    **{name: (name, lambda at, name=name: made_up.default_tables(at)[name], {}) for name in FIGURES},  # type: ignore[misc]
+    **{name: (name, lambda at, name=name: default_tables(at)[name], {}) for name in FIGURES},  # type: ignore[misc]
 }
 """Studies unlike the default one, and that one: figure, tables, settings."""
 

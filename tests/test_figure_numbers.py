@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from default_tables import default_tables
 from figure_drawing import drawn, lines, words
 
 from ontogeny.evaluation.tables import RunIdentity
@@ -18,7 +19,7 @@ from ontogeny.evaluation.tables import RunIdentity
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     """Tables of the default study, by figure."""
-    return made_up.default_tables(tmp_path_factory.mktemp("results"))
+    return default_tables(tmp_path_factory.mktemp("results"))
 
 
 def test_pareto_compares_at_the_saes_own_site(tables: dict[str, list[Path]]) -> None:
@@ -33,11 +34,40 @@ def test_pareto_compares_at_the_saes_own_site(tables: dict[str, list[Path]]) -> 
     assert pooled["explained_variance"].tolist() == expected["value"].tolist()
 
     axis = figure.axes[0]
-    in_table = numbers[["l0", "explained_variance"]].to_numpy().reshape(3, 3, 2)
+    in_table = numbers.loc[~numbers["floor"], ["l0", "explained_variance"]].to_numpy().reshape(3, 3, 2)
     np.testing.assert_array_equal(lines(axis), in_table)
     filled = [line.get_markerfacecolor() != "white" for line in axis.lines if line.get_marker() in ("o", "s")]
     assert filled == [True, False, True]
-    assert words(axis) == ["crosscoder\nall 12 sites", "crosscoder\nat step 1,000", "SAE\nat step 1,000"]
+    names = ["crosscoder\nall 12 sites", "crosscoder\nat step 1,000", "SAE\nat step 1,000"]
+    assert words(axis) == [*names, "untrained\nfloor, 2 sites\nbefore training"]
+
+
+def test_pareto_shows_dictionaries_before_training_as_the_floor(tables: dict[str, list[Path]]) -> None:
+    figure, numbers = drawn("pareto", tables["pareto"])
+    metrics = pd.read_csv(tables["pareto"][-1]).query("metric == 'explained_variance' and model.isna()")
+    assert numbers.loc[numbers["floor"], ["dictionary", "sites"]].to_numpy().tolist() == [["untrained", 2]]
+    diamond = next(line for line in figure.axes[0].lines if line.get_marker() == "D")
+    assert diamond.get_ydata().tolist() == metrics["value"].tolist()
+
+
+def test_robustness_draws_as_many_features_as_are_matched(tables: dict[str, list[Path]]) -> None:
+    figure, numbers = drawn("robustness", tables["robustness"])
+    files = tables["robustness"]
+    for axis, pairs_file, agreement_file in zip(figure.axes, files[:3], files[3:], strict=True):
+        pairs = pd.read_csv(pairs_file).query("matched")
+        agreement = pd.read_csv(agreement_file).set_index(["group", "metric"])
+        rows = numbers[numbers["other"] == pairs_file.parent.name]
+        discs = rows[rows["panel"] == "steps"]
+        counted = pairs.groupby(["shared_step", "other_shared_step"]).size()
+        expected = [(*steps, count) for steps, count in counted.items()]
+        assert (
+            list(discs[["shared_step", "other_shared_step", "features"]].itertuples(index=False, name=None)) == expected
+        )
+        assert len(axis.collections[0].get_offsets()) == len(discs)
+        same = discs.loc[discs["shared_step"] == discs["other_shared_step"], "features"].sum() / discs["features"].sum()
+        assert same == pytest.approx(agreement.loc[("all", "equal"), "value"])
+        value, low, high = agreement.loc[("all", "spearman"), ["value", "low", "high"]]
+        assert f"rank correlation {value:.2f} ({low:.2f} to {high:.2f})" in words(axis)
 
 
 def test_pareto_over_seeds(tmp_path: Path) -> None:

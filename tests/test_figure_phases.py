@@ -6,6 +6,7 @@ import figure_tables as made_up
 import numpy as np
 import pandas as pd
 import pytest
+from default_tables import default_tables
 from figure_drawing import drawn, lines, words
 
 from ontogeny.figures.norm_as_strength import spearman
@@ -15,7 +16,7 @@ from ontogeny.figures.writer import figure_module
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     """Tables of the default study, by figure."""
-    return made_up.default_tables(tmp_path_factory.mktemp("results"))
+    return default_tables(tmp_path_factory.mktemp("results"))
 
 
 def test_two_phases_draws_its_tables(tables: dict[str, list[Path]]) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from default_tables import default_tables
 from docutils.core import publish_parts
 from figure_drawing import FIGURES, drawn
 from PIL import Image
@@ -29,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     """Tables of the default study, by figure."""
-    return made_up.default_tables(tmp_path_factory.mktemp("results"))
+    return default_tables(tmp_path_factory.mktemp("results"))
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -155,6 +156,19 @@ MISTAKES: dict[str, tuple[str, Callable[[Path], list[Path]], str]] = {
         lambda at: made_up.classes_of(at, made_up.features(at, made_up.norms(50), dead=1.0)),
         "none of 50 features fires on the heldout rows",
     ),
+    "pairs without agreement": (
+        "robustness",
+        lambda at: made_up.comparisons(at, "other")[:1],
+        "1 tables were named; expected pairs.csv and agreement.csv of every run",
+    ),
+    "nothing matched": (
+        "robustness",
+        lambda at: [
+            _edited(file, lambda table: table.assign(matched=False)) if file.name == "pairs.csv" else file
+            for file in made_up.comparisons(at, "other")
+        ],
+        "no feature is matched, here or in another run; lower evaluation.matching.cosine",
+    ),
     "no loss": (
         "language_model",
         lambda at: [_edited(made_up.training(at), lambda table: table.assign(loss=np.nan))],
@@ -240,7 +254,8 @@ def test_caption_speaks_of_the_numbers_drawn(tables: dict[str, list[Path]]) -> N
         _, numbers = drawn(name, tables[name])
         captions[name] = figure_module(name).caption(numbers)
     assert "0.918 at L0 15.8 to 0.956 at L0 63 (crosscoder, all 12 sites)" in captions["pareto"].finding
-    assert captions["pareto"].run == "3 runs of crosscoder and 3 runs of sae"
+    assert captions["pareto"].run == "3 runs of crosscoder, 3 runs of sae and 1 run of untrained"
+    assert "0.91 at L0 28.3 (untrained, floor, 2 sites before training)" in captions["pareto"].finding
     assert captions["pareto"].tokens == "32,768 heldout rows"
     assert "0.015 (step 0) to 0.125 (step 1,000) at L0 31.5" in captions["reconstruction"].finding
     assert captions["reconstruction"].tokens == "32,768 heldout rows and 32,512 heldout tokens"
@@ -259,6 +274,12 @@ def test_caption_speaks_of_the_numbers_drawn(tables: dict[str, list[Path]]) -> N
     assert "Induction: not above chance at step 1,000" in captions["attribution"].finding
     assert captions["attribution"].tokens == "64 items a task"
     assert captions["necessity_sufficiency"].finding.startswith("At step 1,000. Agreement: 1.4")
+    robustness = captions["robustness"]
+    assert "half the checkpoints (12 checkpoints shared): 100.0% of 400 features of the reference" in robustness.finding
+    assert "other spacing (6 checkpoints shared)" in robustness.finding
+    assert robustness.run.startswith(
+        "run latents2048-k32-seed0 of crosscoder, compared with latents2048-k32-seed0 of half"
+    )
     assert "a uniform guess over 4,096 tokens: 8.32 nats" in captions["language_model"].finding
     assert "KL(model || unigram) is lowest at step 32, 0.3 nats" in captions["two_phases"].finding
     assert "the loss of bigrams is 4.75 nats, which the model passes by step 512" in captions["two_phases"].finding

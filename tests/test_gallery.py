@@ -10,6 +10,7 @@ from pathlib import Path
 
 import figure_tables as made_up
 import pytest
+from default_tables import default_tables
 from PIL import Image
 
 from ontogeny.config.figures import FigureStyle
@@ -56,7 +57,7 @@ class Page(HTMLParser):
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the figures of the default study."""
     folder = tmp_path_factory.mktemp("results")
-    tables = made_up.default_tables(folder)
+    tables = default_tables(folder)
     for name in FIGURES:
         settings = figure_kinds()[name]()
         write_figure(
@@ -117,7 +118,7 @@ def test_words_are_escaped(folder: Path, tmp_path: Path) -> None:
     study = tmp_path / "study.json"
     bad = '<script>alert("1")</script>&'
     study.write_text(json.dumps({"study": bad, "hash": "h", "commit": "c", "seed": 0}))
-    tables = made_up.default_tables(tmp_path)
+    tables = default_tables(tmp_path)
     write_figure("pareto", tables["pareto"], figure_kinds()["pareto"](), FigureStyle(), folder / "pareto", study)
     write_gallery(folder, ["pareto"], folder / "index.html")
     page = Page((folder / "index.html").read_text(encoding="utf-8"))
@@ -126,7 +127,7 @@ def test_words_are_escaped(folder: Path, tmp_path: Path) -> None:
 
 
 def test_figures_without_a_study_say_so(tmp_path: Path) -> None:
-    tables = made_up.default_tables(tmp_path)
+    tables = default_tables(tmp_path)
     write_figure("pareto", tables["pareto"], figure_kinds()["pareto"](), FigureStyle(), tmp_path / "pareto", None)
     write_gallery(tmp_path, ["pareto"], tmp_path / "index.html")
     assert "study unknown · " in Page((tmp_path / "index.html").read_text()).text

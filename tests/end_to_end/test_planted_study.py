@@ -45,6 +45,17 @@ def test_no_job_needs_a_language_model(workspace: Workspace) -> None:
     assert "checkpoint.json" not in output
 
 
+def test_runs_that_are_compared_are_matched_with_the_featured_one(workspace: Workspace) -> None:
+    with (
+        workspace.changed("dictionaries", "crosscoder", "seeds", value=[0, 1]),
+        workspace.changed("evaluation", value={"matching": {"against": ["crosscoder"]}}),
+    ):
+        planned, output = workspace.planned("results/planted/figures/")
+    assert (planned["dictionary"], planned["matching"], planned["robustness_figure"]) == (6, 1, 1)
+    run = "latents96-sparsity0.5-seed"
+    assert f"metrics/crosscoder/{run}0/matching/crosscoder/{run}1/pairs.csv" in output
+
+
 def test_truth_and_shards_are_made_without_a_dictionary(small: Workspace) -> None:
     shard = f"results/planted/activations/toy/step4/{HOOK}/heldout-00000.h5"
     done = small.snakemake(shard)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ontogeny.config.base import Count, Positive, Settings
+from ontogeny.config.base import Count, Name, Positive, Settings
 
 
 class NllSettings(Settings):
@@ -100,6 +100,16 @@ class FeatureTypeSettings(Settings):
     """Tokens, its own included, that a context-sensitive feature needs at least, in the median of its samples."""
 
 
+class MatchingSettings(Settings):
+    """Whether features emerge at the same step in other runs: under other checkpoints, with another seed."""
+
+    against: tuple[Name, ...] = ()
+    """Dictionaries whose runs with the latents, k and sparsity of `figures.run` are compared with it over the
+    checkpoints of both, feature by feature; they are there for this alone, and other figures leave them out."""
+    cosine: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    """Two features are the same where each is the other's best match and their cosine is above this."""
+
+
 class EvaluationSettings(Settings):
     """How dictionaries are measured on heldout rows."""
 
@@ -115,3 +125,5 @@ class EvaluationSettings(Settings):
     """Tasks, for the figures `attribution` and `necessity_sufficiency`."""
     feature_types: FeatureTypeSettings = FeatureTypeSettings()
     """Types of the features of the featured run."""
+    matching: MatchingSettings = MatchingSettings()
+    """Comparison of runs."""

@@ -109,7 +109,15 @@ class TasksFigure(FigureSettings):
     width: Millimetres = 180.0
     """Millimetres; a column is 88, a page 180."""
     height: Millimetres = 165.0
-    """Millimetres."""
+
+
+class RobustnessFigure(FigureSettings):
+    """Emergence of features in one run against that in others."""
+
+    width: Millimetres = 180.0
+    """Millimetres; a column is 88, a page 180."""
+    height: Millimetres = 70.0
+    """Millimetres of a row of three panels; further comparisons make further rows."""
 
 
 class FeatureTypesFigure(FigureSettings):
@@ -155,6 +163,8 @@ class FiguresSettings(Settings):
     """Decoder norms of a feature sample, rotation of decoders, persistence of features."""
     feature_classes: FeatureClassesFigure = FeatureClassesFigure()
     """Features of each class by tau, and how each class moves over training."""
+    robustness: RobustnessFigure = RobustnessFigure()
+    """Emergence steps of matched features in one run against those in others, for `evaluation.matching`."""
     language_model: FigureSettings = FigureSettings()
     """Loss of the language model with its checkpoints."""
     two_phases: TwoPhasesFigure = TwoPhasesFigure()

@@ -50,8 +50,8 @@ class Architecture(Settings):
 class Training(Settings):
     """AdamW on the training contexts, in a seeded order, with linear warm-up and cosine decay."""
 
-    steps: Count = 1000
-    """Optimiser steps."""
+    steps: Annotated[int, Field(ge=0)] = 1000
+    """Optimiser steps; with 0 the model stays as it was drawn."""
     batch_size: Count = 16
     """Contexts a step."""
     learning_rate: Positive = 1e-3
@@ -83,6 +83,8 @@ class TrainedModel(Settings):
     """Shape of the model."""
     training: Training = Training()
     """How it is trained."""
+    seed: int | None = None
+    """Seed of the weights and of the order of contexts; that of the study by default."""
 
 
 class LocalSource(Settings):

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from ontogeny.config.activations import ActivationSettings, RowsSettings
 from ontogeny.config.base import Name, Settings
+from ontogeny.config.comparison import comparison_problems
 from ontogeny.config.corpus import CorpusSettings, TokenizerSettings, TokensSettings, TrainedTokenizer
 from ontogeny.config.database import DatabaseSettings
 from ontogeny.config.dictionaries import DictionarySettings, Recipe, RunSettings, SiteSelection
@@ -93,6 +94,7 @@ class Study(Settings):
         shown = self.figures.run
         if shown and shown[1] not in (self.runs(shown[0]) if shown[0] in self.dictionaries else ()):
             yield f"figures.run: there is no run {shown[1]!r} of a dictionary {shown[0]!r}"
+        yield from comparison_problems(self)
 
     @property
     def root(self) -> str:
@@ -181,8 +183,7 @@ class Study(Settings):
         several = len(sites) > 1
         checkpoints = several and len({(site.model, site.hook) for site in sites}) == 1
         learning = checkpoints and not isinstance(self.models[sites[0].model], PlantedModel)
-        read = not any(isinstance(self.models[site.model], PlantedModel) for site in sites)
-        trained = any(isinstance(model, TrainedModel) for model in self.models.values())
+        trained = any(isinstance(model, TrainedModel) and model.training.steps for model in self.models.values())
         reads_text = not any(isinstance(self.models[site.model], PlantedModel) for site in sites)
         conditions = {
             "pareto": True,
@@ -190,12 +191,13 @@ class Study(Settings):
             "decoder_norms": several,
             "evolution_overview": several,
             "feature_classes": several,
+            "robustness": bool(self.evaluation.matching.against),
             "language_model": trained,
             "two_phases": learning,
             "norm_as_strength": several,
             "attribution": reads_text,
             "necessity_sufficiency": reads_text,
-            "feature_types": several and read,
+            "feature_types": several and reads_text,
             "complexity": learning,
         }
         return tuple(name for name, holds in conditions.items() if holds)

@@ -80,7 +80,7 @@ def write_geometry(dictionary: Path, features: Path, out: Path) -> dict[str, flo
         UserError: a file is missing or damaged, the two are of different runs, or the run has one site.
     """
     identity, known = read_identity(dictionary), read_features(features)
-    _check(dictionary, features, identity, known)
+    check_run(dictionary, features, identity, known)
     decoder = Decoder(dictionary, known)
     tables = {
         "classes": classes_table(identity, known),
@@ -93,7 +93,7 @@ def write_geometry(dictionary: Path, features: Path, out: Path) -> dict[str, flo
     return {"features": len(known.table)}
 
 
-def _check(dictionary: Path, file: Path, identity: RunIdentity, features: Features) -> None:
+def check_run(dictionary: Path, file: Path, identity: RunIdentity, features: Features) -> None:
     """Refuse a table of another run, and a run with one site."""
     sites = tuple(Site(**site) for site in json.loads((dictionary / CONFIG_FILE).read_text())["sites"])
     said = features.labels["dictionary"], features.labels["run"], features.sites, features.latents

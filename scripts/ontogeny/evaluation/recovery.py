@@ -5,15 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from ontogeny.activations.planted_features import read_directions
 from ontogeny.crosscoder.model import Crosscoder
 from ontogeny.errors import UserError
+from ontogeny.evaluation.activity import activity
 from ontogeny.evaluation.emergence import normalised_norms
-from ontogeny.evaluation.encoding import encoded_blocks, load_dictionary
-from ontogeny.evaluation.metrics import ActivityCounts
+from ontogeny.evaluation.encoding import load_dictionary
 from ontogeny.evaluation.tables import Measurement, metrics_table, read_identity
 from ontogeny.evaluation.truth import find_planted, lifetimes, mean_max_cosine_similarity, rotations
 from ontogeny.files import write_csv
@@ -53,7 +52,7 @@ def write_recovery(
     if not hooks:
         names = ", ".join(sorted({site.model for site in crosscoder.sites}))
         raise UserError(f"{dictionary}: there is no site of a model {model!r}; models of this dictionary are {names}")
-    counts = _activity(crosscoder, activations, shards)
+    counts = activity(crosscoder, activations, shards)
     firing_L = (counts.count_L > 0).numpy()
     decoder_LSD, scales_S = crosscoder.W_dec.cpu().numpy(), crosscoder.scales.cpu().numpy()
     there_LS = normalised_norms(np.linalg.norm(decoder_LSD, axis=2)) > threshold
@@ -109,15 +108,6 @@ def recovery(
         measured["rotation_error"] = float(error_G[turning_G].mean())
         measured["rotation_error_largest"] = float(error_G[turning_G].max())
     return measured
-
-
-@torch.inference_mode()
-def _activity(crosscoder: Crosscoder, activations: Path, shards: Sequence[str]) -> ActivityCounts:
-    """Count on how many heldout rows each latent fires."""
-    counts = ActivityCounts(len(crosscoder.sites), crosscoder.latents)
-    for block in encoded_blocks(crosscoder, activations, shards):
-        counts.add(block.f)
-    return counts
 
 
 def _planted(crosscoder: Crosscoder, model: str, hook: str, path: Path) -> tuple[list[int], NDArray[np.float32]]:

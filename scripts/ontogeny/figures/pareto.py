@@ -25,10 +25,14 @@ DESCRIPTION = (
     "One line per dictionary and size, one point per sparsity. "
     "Filled markers pool all sites of a dictionary; open markers show a crosscoder at the one site of a plain SAE "
     "alone, which is the fair comparison between the two. "
+    "Diamonds are the floor: dictionaries that read models at step 0 alone, of which none has learnt anything; with "
+    "fewer sites than a crosscoder, a dictionary has more features for each. "
     "Where a run has several seeds, markers are means and bars reach from the lowest to the highest."
 )
 
 X, Y = "l0", "explained_variance"
+FLOOR = ("#D55E00",)
+"""Colour of dictionaries that read untrained models; initialisation has it everywhere."""
 MOST_FULL_NAMES = 4
 """Curves up to which each is named in full."""
 LEFT, BOTTOM, TOP = 13.0, 9.5, 2.5
@@ -43,8 +47,9 @@ def draw(tables: Sequence[Path], settings: FigureSettings, style: FigureStyle) -
         style: what all figures share.
 
     Returns:
-        The figure, and what is drawn: one row per dictionary, point of its sweep and scope. `model`, `step` and `hook`
-        are empty where several `sites` are pooled; `_low` and `_high` are the extremes over `seeds`.
+        The figure, and what is drawn: one row per dictionary, point of its sweep and scope, `floor` where all sites of
+        the dictionary are at step 0. `model`, `step` and `hook` are empty where several `sites` are pooled; `_low` and
+        `_high` are the extremes over `seeds`.
 
     Raises:
         UserError: a table is missing, damaged or empty, or has no run with both measures.
@@ -58,7 +63,7 @@ def draw(tables: Sequence[Path], settings: FigureSettings, style: FigureStyle) -
     for curve in curves:
         _plot(axis, curve)
     _limits(axis, numbers)
-    label_ends(axis, ends)
+    label_ends(axis, [_level(axis, end) if curve.floor else end for curve, end in zip(curves, ends, strict=True)])
     return figure, numbers
 
 
@@ -72,6 +77,7 @@ def points(metrics: pd.DataFrame) -> pd.DataFrame:
     references = dict.fromkeys(found[0] for found in sites.values() if len(found) == 1)
     table = over_seeds(metrics, (X, Y)).dropna(subset=[X, Y])
     table.insert(1, "sites", table["dictionary"].map({name: len(found) for name, found in sites.items()}))
+    table.insert(2, "floor", table["dictionary"].map({name: untrained(found) for name, found in sites.items()}))
     pooled, single = table["model"] == "", table["sites"] == 1
     shared = np.array([Site(*site) in references for site in table[SITE].itertuples(index=False)], dtype=bool)
     chosen = table[np.where(single, ~pooled, pooled | shared)]
@@ -81,6 +87,11 @@ def points(metrics: pd.DataFrame) -> pd.DataFrame:
     ordered = chosen.assign(rank=ranks).sort_values(["rank", "latents", *SITE, X, "point"], ignore_index=True)
     ordered["step"] = ordered["step"].astype("Int64").where(ordered["step"] >= 0)
     return ordered.drop(columns="rank")
+
+
+def untrained(sites: Sequence[Site]) -> bool:
+    """Tell whether no site is of a model that has learnt anything: step 0 is before training."""
+    return all(site.step == 0 for site in sites)
 
 
 class Curve(NamedTuple):
@@ -95,7 +106,9 @@ class Curve(NamedTuple):
     colour: str
     """By kind of dictionary, darker for more latents."""
     marker: str
-    """Circles for several sites, squares for one."""
+    """Circles for several sites, squares for one, diamonds for models before training."""
+    floor: bool
+    """Whether it is of models that were never trained."""
     whole: bool
     """Whether all its sites are pooled; else the markers are open."""
 
@@ -108,22 +121,24 @@ class Curve(NamedTuple):
 
 def _curves(numbers: pd.DataFrame) -> Iterator[Curve]:
     several_sizes = numbers["latents"].nunique() > 1
-    ranks = {True: 0, False: 0}
+    ranks = dict.fromkeys((FLOOR, SINGLES, CROSSCODERS), 0)
     sites = sites_of(numbers)
     names = dict(zip(sites, site_names(sites), strict=True))
     for dictionary, of_dictionary in numbers.groupby("dictionary", sort=False):
-        count = int(of_dictionary["sites"].iloc[0])
-        palette = SINGLES if count == 1 else CROSSCODERS
+        count, floor = int(of_dictionary["sites"].iloc[0]), bool(of_dictionary["floor"].iloc[0])
+        palette = FLOOR if floor else SINGLES if count == 1 else CROSSCODERS
         sizes = sorted(of_dictionary["latents"].unique())
-        colours = dict(zip(sizes, shades(palette[ranks[count == 1] % len(palette)], len(sizes)), strict=True))
-        ranks[count == 1] += 1
+        colours = dict(zip(sizes, shades(palette[ranks[palette] % len(palette)], len(sizes)), strict=True))
+        ranks[palette] += 1
         for (latents, model, step, hook), rows in of_dictionary.groupby(["latents", *SITE], sort=False, dropna=False):
             name = display_name(str(dictionary))
             if several_sizes:
                 name += f"\n{counted(int(latents), 'latent')}"
             scope = f"at {names[Site(model, int(step), hook)]}" if model else f"all {count} sites"
+            if floor:
+                scope = f"floor, {counted(count, 'site')}\nbefore training"
             whole = not model or count == 1
-            yield Curve(rows, name, scope, colours[latents], "s" if count == 1 else "o", whole)
+            yield Curve(rows, name, scope, colours[latents], "D" if floor else "s" if count == 1 else "o", floor, whole)
 
 
 def _plot(axis: Axes, curve: Curve) -> None:
@@ -137,6 +152,13 @@ def _plot(axis: Axes, curve: Curve) -> None:
         markerfacecolor=curve.colour if curve.whole else "white", linestyle="-" if curve.whole else (0, (4, 2)),
         elinewidth=THIN, zorder=3,
     )  # fmt: skip
+
+
+def _level(axis: Axes, end: End) -> End:
+    """Lead a level from the end of a line to the right of the panel, where its name stands."""
+    right = axis.get_xlim()[1]
+    axis.plot([end.x, right], [end.y, end.y], color=end.colour, linestyle=":", linewidth=THIN)
+    return end._replace(x=right)
 
 
 def _limits(axis: Axes, numbers: pd.DataFrame) -> None:
@@ -171,7 +193,9 @@ def caption(numbers: pd.DataFrame) -> Caption:
     for curve in _curves(numbers):
         ends = curve.points.iloc[[0, -1] if len(curve.points) > 1 else [0]]
         values = [f"{rounded(point[Y])} at L0 {rounded(point[X])}" for _, point in ends.iterrows()]
-        parts.append(f"{' to '.join(values)} ({curve.name.replace(chr(10), ', ')}, {curve.scope})")
+        parts.append(
+            f"{' to '.join(values)} ({curve.name.replace(chr(10), ', ')}, {curve.scope.replace(chr(10), ' ')})"
+        )
     runs = numbers.groupby("dictionary", sort=False)["point"].nunique()
     return Caption(
         TITLE,

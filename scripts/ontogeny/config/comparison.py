@@ -1,0 +1,64 @@
+"""Which runs are compared with each other, and whether they can be."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ontogeny.config.dictionaries import RunSettings
+
+if TYPE_CHECKING:
+    from ontogeny.config.study import Study
+
+
+def compared_runs(study: "Study") -> tuple[tuple[str, str], ...]:
+    """(dictionary, run) of every run that `evaluation.matching` compares with the featured one."""
+    shown, run = study.featured_run()
+    point = _point(study.runs(shown)[run])
+    return tuple(
+        (name, other)
+        for name in study.evaluation.matching.against
+        for other, settings in study.runs(name).items()
+        if _point(settings) == point and (name, other) != (shown, run)
+    )
+
+
+def dictionaries_drawn(study: "Study") -> tuple[str, ...]:
+    """Dictionaries that are there for more than that comparison."""
+    shown = study.featured_run()[0]
+    return tuple(name for name in study.dictionaries if name == shown or name not in study.evaluation.matching.against)
+
+
+def _point(settings: RunSettings) -> tuple[int, int | None, float | None]:
+    """Name the point of a sweep that a run stands for, which leaves its seed open."""
+    return settings.latents, settings.k, settings.sparsity
+
+
+def comparison_problems(study: "Study") -> Iterator[str]:
+    """Say what is wrong with `evaluation.matching`, of a study without other mistakes."""
+    where, against = "evaluation.matching.against", study.evaluation.matching.against
+    missing = [name for name in against if name not in study.dictionaries]
+    if missing:
+        yield f"{where}: there is no dictionary {missing[0]!r}; dictionaries are {', '.join(study.dictionaries)}"
+        return
+    shown, run = study.featured_run()
+    sites = study.sites(shown)
+    if against and len({(site.model, site.hook) for site in sites}) > 1:
+        yield f"{where}: {shown} has sites beyond the checkpoints of one model at one hook; set figures.run to another"
+    seeds: dict[str, set[int]] = {}
+    for name, other in compared_runs(study):
+        seeds.setdefault(name, set()).add(study.runs(name)[other].seed)
+    reference = study.runs(shown)[run]
+    for name in against:
+        if name not in seeds:
+            yield f"{where}: {name} has no run with the latents, k and sparsity of {run} of {shown} beside that one"
+        elif _tied(study, name, shown) and reference.seed in seeds[name]:
+            yield (
+                f"{where}: {name} starts from the same directions as {run} of {shown} (initialisation 'tied', seed "
+                f"{reference.seed}), so that features would match by that alone; give it other seeds"
+            )
+        if len(set(study.sites(name)) & set(sites)) < 2:
+            yield f"{where}: {name} and {shown} have fewer than two sites in common"
+
+
+def _tied(study: "Study", *names: str) -> bool:
+    """Tell whether all sites of these dictionaries start from one draw, which then depends on the seed alone."""
+    return all(study.dictionaries[name].initialisation == "tied" for name in names)

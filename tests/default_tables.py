@@ -1,0 +1,31 @@
+"""Made-up tables of the default study, for each figure those that it reads."""
+
+from pathlib import Path
+
+import figure_tables as made_up
+
+
+def default_tables(folder: Path) -> dict[str, list[Path]]:
+    """Write the tables of the default study, for each figure those that it reads."""
+    crosscoders = [made_up.identity("crosscoder", k) for k in (16, 32, 64)]
+    singles = [made_up.identity("sae", k) for k in (16, 32, 64)]
+    reconstructions = [made_up.reconstruction(folder, run) for run in crosscoders]
+    return {
+        "pareto": [
+            *reconstructions,
+            *(made_up.reconstruction(folder, run, made_up.SITES[-1:], gain=0.18) for run in singles),
+            made_up.reconstruction(folder, made_up.identity("untrained", 32), made_up.UNTRAINED, shift=-0.02),
+        ],
+        "reconstruction": reconstructions + [made_up.nll(folder, run) for run in crosscoders],
+        "decoder_norms": [table := made_up.features(folder, made_up.norms(2048))],
+        "evolution_overview": made_up.overview_of(folder, table),
+        "feature_classes": made_up.classes_of(folder, table),
+        "robustness": made_up.comparisons(folder, "half-the-checkpoints", "other-spacing", "other-seed"),
+        "language_model": [made_up.training(folder), made_up.tokenizer(folder)],
+        "two_phases": [made_up.ngram(folder), made_up.dimensionality(folder, crosscoders[1])],
+        "norm_as_strength": [made_up.probes(folder)],
+        "feature_types": made_up.types_of(folder, table),
+        "complexity": made_up.types_of(folder, table),
+        "attribution": made_up.tasks(folder, "attribution"),
+        "necessity_sufficiency": made_up.tasks(folder, "ablations"),
+    }
