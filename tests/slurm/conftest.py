@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,8 @@ WITHOUT_SLURM = ("--set-threads", *(f"{rule}=1" for rule in ONE_THREAD), "--set-
 def cluster() -> Iterator[None]:
     """SLURM, up; a socket's path is short, so its folder is not among pytest's."""
     state = Path(tempfile.mkdtemp(prefix="onebox-"))
+    # Ended from outside, pytest would leave the cluster up.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         with one_machine_cluster(state):
             yield
@@ -87,17 +90,17 @@ class RunningStudy:
         """Wait for the workflow's end and return its exit status."""
         return self.process.wait(seconds)
 
-    def wait_for_state(self, resumed: int) -> int:
-        """Wait until training has gone on so many times and saved a state since, and return the state's step."""
+    def wait_for_state(self, resumed_from: int = 0) -> int:
+        """Wait until training has gone on from this step or a later one and saved a state since; return its step."""
         deadline = time.monotonic() + 600
         while time.monotonic() < deadline and self.process.poll() is None:
             log = self.log.read_text() if self.log.exists() else ""
-            begun = [int(step) for step in re.findall(r"goes on from step (\d+) of", log)]
+            begun = max(map(int, re.findall(r"goes on from step (\d+) of", log)), default=0)
             steps = [int(file.stem.split("-")[1]) for file in self.states.glob("state-*.safetensors")]
-            if len(begun) == resumed and max(steps, default=0) > max(begun, default=0):
+            if begun >= resumed_from and max(steps, default=0) > begun:
                 return max(steps)
             time.sleep(0.05)
-        raise AssertionError(f"no state after going on {resumed} times:\n{self.said()[-3000:]}")
+        raise AssertionError(f"no state after going on from step {resumed_from}:\n{self.said()[-3000:]}")
 
 
 def queue(*columns: str) -> list[dict[str, str]]:

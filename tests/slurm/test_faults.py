@@ -50,17 +50,17 @@ def test_a_study_survives_preemption_kill_cancel_and_a_lost_node(
 
     workspace = longer(on_slurm, tmp_path / "cluster", epochs=150)
     with RunningStudy(workspace) as study:
-        study.wait_for_state(resumed=0)
+        step = study.wait_for_state()
         scontrol("requeue", training_job())
-        study.wait_for_state(resumed=1)
+        step = study.wait_for_state(step)
         ranks = ranks_of_training()
         assert len(ranks) == 2
         os.kill(ranks[1], signal.SIGKILL)
-        study.wait_for_state(resumed=2)
+        step = study.wait_for_state(step)
         subprocess.run(["scancel", training_job()], check=True)
-        study.wait_for_state(resumed=3)
+        step = study.wait_for_state(step)
         lose_node("node2")
-        study.wait_for_state(resumed=4)
+        study.wait_for_state(step)
         assert study.wait() == 0, study.said()[-5000:]
         said = study.said()
     assert "SLURM status is: 'FAILED'" in said
@@ -87,7 +87,7 @@ def test_a_job_at_its_time_limit_saves_and_the_next_call_goes_on(on_slurm: Works
     workspace = longer(on_slurm, tmp_path / "cluster", epochs=2000)
     limits = ("--set-resources", "dictionary:runtime=2", "dictionary:slurm_extra='--gpus-per-node=1 --signal=TERM@50'")
     with RunningStudy(workspace, "--retries", "0", *limits) as study:
-        study.wait_for_state(resumed=0)
+        study.wait_for_state()
         job = training_job()
         assert study.wait() == 1
         said, log = study.said(), study.log.read_text()
@@ -98,5 +98,5 @@ def test_a_job_at_its_time_limit_saves_and_the_next_call_goes_on(on_slurm: Works
     assert f"external_jobid: {job}" in said
     assert str(study.log.relative_to(workspace.folder)) in said
     with RunningStudy(workspace) as study:
-        study.wait_for_state(resumed=1)
+        study.wait_for_state(int(stopped[1]))
         assert f"goes on from step {stopped[1]} of 64000" in study.log.read_text()
