@@ -125,6 +125,25 @@ rule gallery:
         + " --log {log} --figures {params.figures} --folder {params.folder} --out {output}"
 
 
+# Snakemake removes what a job makes before the job begins. If the job then fails, what was made of the old files looks
+# up to date, and nothing would ask for the new ones: so the targets below ask for every file that is small. Shards and
+# checkpoints, which are large, may be deleted once they were read.
+MADE_BEFORE = [
+    *rules.corpus.output,
+    *rules.tokenizer.output,
+    "<results>/tokens/train.h5",
+    *(
+        f"{STUDY.root}/models/{model}/training.csv"
+        for model in TRAINED
+        if model in {site.model for site in STUDY.all_sites()}
+    ),
+    *rows_files("train"),
+]
+RUNS = MADE_BEFORE + of_runs(rules.dictionary.output[0])
+TABLES_OF_FIGURES = [
+    table for name in STUDY.figure_names() for table in FIGURES[name][1]
+]
+
 STAGE_FILES = {
     "corpus": rules.corpus.output,
     "tokenizer": rules.tokenizer.output,
@@ -132,8 +151,9 @@ STAGE_FILES = {
     "models": all_models(),
     "activations": statistics_files(STUDY.all_sites())
     + shard_files(STUDY.all_sites(), "heldout"),
-    "dictionaries": of_runs(rules.dictionary.output[0]),
-    "metrics": [
+    "dictionaries": RUNS,
+    "metrics": RUNS
+    + [
         file
         for name in STUDY.dictionaries
         for run in STUDY.runs(name)
@@ -154,7 +174,9 @@ STAGE_FILES = {
         for table in FIGURES[name][1]
     ]
     + TYPES,
-    "features": of_runs(rules.features.output[0]),
-    "database": of_runs(rules.database.output[0]),
-    "figures": rules.gallery.output,
+    "features": RUNS + of_runs(rules.features.output[0]),
+    "database": RUNS
+    + of_runs(rules.features.output[0])
+    + of_runs(rules.database.output[0]),
+    "figures": RUNS + TABLES_OF_FIGURES + rules.gallery.input + rules.gallery.output,
 }

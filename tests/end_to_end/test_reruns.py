@@ -119,6 +119,28 @@ def test_change_of_config(finished: Workspace, path: tuple[str], value: Any, exp
         assert finished.planned()[0] == Counter(expected)
 
 
+@pytest.mark.parametrize(
+    ("file", "path", "value", "expected"),
+    [
+        ("dictionaries/crosscoder", ("dictionaries", "crosscoder", "learning_rate"), 1e-3, CROSSCODER_RUNS),
+        ("figures/pareto.pdf", ("figures", "pareto", "height"), 50.0, {"pareto_figure": 1, "gallery": 1}),
+        ("models/neox/training.csv", ("models", "neox", "training", "learning_rate"), 1e-3,
+         {name: count for name, count in AFTER_CORPUS.items() if name not in ("tokenizer", "tokens", "rows")}),
+    ],
+)  # fmt: skip
+def test_what_failed_after_a_change_is_made_by_the_next_call(
+    finished: Workspace, tmp_path: Path, file: str, path: tuple[str], value: Any, expected: dict[str, int]
+) -> None:
+    """Snakemake has removed the old files by then, and what was made of them is still there."""
+    there = finished.folder / "results" / file
+    with finished.changed(*path, value=value):
+        shutil.move(there, tmp_path / "removed")
+        try:
+            assert finished.planned()[0] == Counter(expected)
+        finally:
+            shutil.move(tmp_path / "removed", there)
+
+
 def test_one_more_checkpoint_reads_only_that_checkpoint(finished: Workspace) -> None:
     with finished.changed("dictionaries", "crosscoder", "sites", 0, "checkpoints", value=[0, 1, 4, 16, 64]):
         planned, output = finished.planned()
