@@ -74,7 +74,9 @@ rule statistics:
         # Not used: shards whose making failed are missing, and what was made of the old ones shall not look up to date.
         harvest=settings("harvest"),
         read=lambda wildcards: code(
-            "planted.py" if wildcards.site.split("/")[0] in PLANTED else "activations.py"
+            "planted.py"
+            if wildcards.site.split("/")[0] in PLANTED
+            else "activations.py"
         ),
     shell:
         command("site_statistics.py") + " --log {log} --shards {input} --out {output}"
