@@ -8,12 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ontogeny.config.comparison import compared_runs, dictionaries_drawn
-from ontogeny.config.dictionaries import RunSettings
 from ontogeny.config.documentation import configuration_page, configuration_schema
 from ontogeny.config.load import load_study, read_study
-from ontogeny.config.presets import PRESETS
-from ontogeny.crosscoder.schedule import learning_rate_factor
 from ontogeny.errors import UserError
 from ontogeny.sites import Site
 
@@ -290,28 +286,6 @@ def test_figures_show_the_middle_run_of_the_widest_dictionary(k: list[int], midd
     assert load_study(config).featured_run() == ("crosscoder", f"latents2048-k{middle}-sparsity0.2-seed0")
 
 
-def test_runs_of_the_featured_point_are_compared_with_it() -> None:
-    study = load_study(changed("dictionaries", "other-seed", "seeds", value=[1, 2]))
-    run = "latents2048-k32-sparsity0.2-seed"
-    expected = [("half-the-checkpoints", 0), ("other-spacing", 0), ("other-seed", 1), ("other-seed", 2)]
-    assert compared_runs(study) == tuple((name, f"{run}{seed}") for name, seed in expected)
-    assert dictionaries_drawn(study) == ("crosscoder", "untrained", "sae")
-    config = changed("dictionaries", "crosscoder", "seeds", value=[0, 5])
-    config["evaluation"]["matching"]["against"] = ["crosscoder"]
-    assert compared_runs(load_study(config)) == (("crosscoder", f"{run}5"),)
-
-
-def test_dictionaries_that_start_alike_are_not_compared() -> None:
-    """With one draw for all sites and one seed, half of the features of a small study match, and a tenth with others."""
-    config = changed("dictionaries", "crosscoder", "initialisation", value="tied")
-    load_study(config)
-    config["dictionaries"]["other-spacing"]["initialisation"] = "tied"
-    with pytest.raises(UserError, match=r"other-spacing starts from the same directions as latents2048-k32-.*, seed 0"):
-        load_study(config)
-    config["dictionaries"]["other-spacing"]["seeds"] = [1]
-    load_study(config)
-
-
 def test_last_shard_is_shorter() -> None:
     config = changed("activations", "train_rows", value=1000 * 2 + 100)
     config["activations"]["rows_per_shard"] = 1000
@@ -347,38 +321,3 @@ def test_every_key_of_the_default_study_is_documented() -> None:
         "`evaluation.nll.tokens`",
     ):
         assert f"| {key} |" in page
-
-
-def preset_runs(preset: str, **given: Any) -> list[RunSettings]:
-    sites = [{"model": "neox", "checkpoints": "all", "hooks": [HOOK]}]
-    config = changed("dictionaries", value={"crosscoder": {"sites": sites, "preset": preset, **given}})
-    del config["figures"], config["evaluation"]["matching"]
-    return list(load_study(config).runs("crosscoder").values())
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_needs_nothing_but_sites_and_gives_way_to_keys(preset: str) -> None:
-    (run,) = preset_runs(preset)
-    recipe = PRESETS[preset]
-    assert run.learning_rate == recipe["learning_rate"]
-    assert [run.latents, run.sparsity] == [*recipe["latents"], *recipe["sparsity"]]
-    runs = preset_runs(preset, learning_rate=0.5, latents=[64, 128])
-    assert [(run.latents, run.learning_rate) for run in runs] == [(64, 0.5), (128, 0.5)]
-    assert all(run.batch_size == recipe["batch_size"] for run in runs)
-
-
-def test_the_recipe_of_the_evolution_paper() -> None:
-    (run,) = preset_runs("pythia-160m")
-    steps = 390_625
-    rates = [
-        run.learning_rate * learning_rate_factor(step, steps, run.warmup, run.decay, run.final_learning_rate)
-        for step in (0, 4_999, 100_000, steps - steps // 10, steps)
-    ]
-    halfway = 1 / 32 + (1 - 1 / 32) / 2
-    assert rates == pytest.approx([5e-5 / 5000, 5e-5, 5e-5, 5e-5 * halfway, 5e-5 / 32], rel=1e-3)
-    assert (run.gate, run.bandwidth, run.frequency_scale, run.site_error) == ("site", 4.0, 0.01, "mean")
-
-
-def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match=r"dictionaries.crosscoder.preset: input should be 'pythia-160m'"):
-        preset_runs("pythia")

@@ -1,0 +1,30 @@
+"""Which runs a study compares with the featured one."""
+
+import pytest
+from test_config import changed
+
+from ontogeny.config.comparison import compared_runs, dictionaries_drawn
+from ontogeny.config.load import load_study
+from ontogeny.errors import UserError
+
+
+def test_runs_of_the_featured_point_are_compared_with_it() -> None:
+    study = load_study(changed("dictionaries", "other-seed", "seeds", value=[1, 2]))
+    run = "latents2048-k32-sparsity0.2-seed"
+    expected = [("half-the-checkpoints", 0), ("other-spacing", 0), ("other-seed", 1), ("other-seed", 2)]
+    assert compared_runs(study) == tuple((name, f"{run}{seed}") for name, seed in expected)
+    assert dictionaries_drawn(study) == ("crosscoder", "untrained", "sae")
+    config = changed("dictionaries", "crosscoder", "seeds", value=[0, 5])
+    config["evaluation"]["matching"]["against"] = ["crosscoder"]
+    assert compared_runs(load_study(config)) == (("crosscoder", f"{run}5"),)
+
+
+def test_dictionaries_that_start_alike_are_not_compared() -> None:
+    """With one draw for all sites and one seed, half of the features of a small study match, and a tenth with others."""
+    config = changed("dictionaries", "crosscoder", "initialisation", value="tied")
+    load_study(config)
+    config["dictionaries"]["other-spacing"]["initialisation"] = "tied"
+    with pytest.raises(UserError, match=r"other-spacing starts from the same directions as latents2048-k32-.*, seed 0"):
+        load_study(config)
+    config["dictionaries"]["other-spacing"]["seeds"] = [1]
+    load_study(config)
