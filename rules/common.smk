@@ -45,6 +45,7 @@ except UserError as error:
 
 # Planted models, and the hooks at which they are read.
 PLANTED = STUDY.planted_hooks()
+LANGUAGE_MODELS = [model for model in STUDY.models if model not in PLANTED]
 
 # What lookup() takes from: the config with its defaults, and the runs of the sweeps.
 SETTINGS = STUDY.model_dump(mode="json")
@@ -182,10 +183,14 @@ def steps_of(model):
     return sorted({site.step for site in STUDY.all_sites() if site.model == model})
 
 
+def models_of(dictionary):
+    """Name the models that a dictionary spans, in order."""
+    return dict.fromkeys(site.model for site in STUDY.sites(dictionary))
+
+
 def language_models(dictionary):
     """Name the models of a dictionary that have a loss: all but planted ones."""
-    models = dict.fromkeys(site.model for site in STUDY.sites(dictionary))
-    return [model for model in models if model not in PLANTED]
+    return [model for model in models_of(dictionary) if model not in PLANTED]
 
 
 def metrics_files(dictionary, run):
@@ -197,10 +202,9 @@ def metrics_files(dictionary, run):
 
 def recovery_files(dictionary, run):
     """Name the comparisons of a run with what was planted, one for each planted model that it spans."""
-    models = dict.fromkeys(site.model for site in STUDY.sites(dictionary))
     return [
         f"{STUDY.root}/metrics/{dictionary}/{run}/recovery-{model}.csv"
-        for model in models
+        for model in models_of(dictionary)
         if model in PLANTED
     ]
 

@@ -37,7 +37,7 @@ rule losses:
     log:
         "<logs>/losses/{dictionary}/{run}-{model}/part-{part}.log",
     wildcard_constraints:
-        model=one_of([model for model in STUDY.models if model not in PLANTED]),
+        model=one_of(LANGUAGE_MODELS),
         part=r"\d+",
     conda:
         "../envs/gpu.yaml"
@@ -67,7 +67,7 @@ rule nll:
     log:
         "<logs>/nll/{dictionary}/{run}-{model}.log",
     wildcard_constraints:
-        model=one_of([model for model in STUDY.models if model not in PLANTED]),
+        model=one_of(LANGUAGE_MODELS),
     localrule: True
     conda:
         "../envs/gpu.yaml"
@@ -180,7 +180,7 @@ rule ngram:
     log:
         "<logs>/ngram/{model}.log",
     wildcard_constraints:
-        model=one_of([model for model in STUDY.models if model not in PLANTED]),
+        model=one_of(LANGUAGE_MODELS),
     conda:
         "../envs/gpu.yaml"
     params:
@@ -237,7 +237,7 @@ rule attribution:
     log:
         "<logs>/attribution/{dictionary}/{run}-{model}.log",
     wildcard_constraints:
-        model=one_of([model for model in STUDY.models if model not in PLANTED]),
+        model=one_of(LANGUAGE_MODELS),
     conda:
         "../envs/gpu.yaml"
     threads: 2

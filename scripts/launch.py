@@ -86,11 +86,17 @@ def launch_command(
     workers = ["--nproc-per-node", str(place.per_node), "--", *command]
     if meeting is None:
         return [*torchrun, "--standalone", *workers]
-    nodes = str(place.nodes)
-    # What sbatch was told of tasks and CPUs is not in the environment of a rule, so it is said again.
-    srun = ["srun", "--nodes", nodes, "--ntasks", nodes, "--cpus-per-task", str(threads), "--kill-on-bad-exit=1"]
     met = ["--rdzv-backend", "c10d", "--rdzv-id", meeting.job, "--rdzv-endpoint", f"{meeting.host}:{meeting.port}"]
-    return [*srun, *torchrun, "--nnodes", nodes, *met, *workers]
+    srun = [*once_a_node(place.nodes, threads), "--kill-on-bad-exit=1"]
+    return [*srun, *torchrun, "--nnodes", str(place.nodes), *met, *workers]
+
+
+def once_a_node(nodes: int, threads: int) -> list[str]:
+    """Begin a command that SLURM starts once on each node.
+
+    What sbatch was told of tasks and CPUs is not in the environment of a rule, so it is said again.
+    """
+    return ["srun", "--nodes", str(nodes), "--ntasks", str(nodes), "--cpus-per-task", str(threads)]
 
 
 def meeting_of(job: str) -> Meeting:
@@ -149,5 +155,5 @@ if __name__ == "__main__":
     )
     if nodes > place.nodes == 1:
         # SLURM's signals reach the steps of such a job and not its batch script, which runs this.
-        launched = ["srun", "--nodes", "1", "--ntasks", "1", "--cpus-per-task", str(arguments.threads), *launched]
+        launched = [*once_a_node(1, arguments.threads), *launched]
     os.execvp(launched[0], launched)  # noqa: S606

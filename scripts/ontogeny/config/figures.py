@@ -28,22 +28,25 @@ class FigureSettings(Settings):
     """Millimetres."""
 
 
-class ReconstructionFigure(FigureSettings):
-    """Error and loss per site."""
+class PageFigure(FigureSettings):
+    """Size of a figure as wide as a page."""
 
     width: Millimetres = 180.0
     """Millimetres; a column is 88, a page 180."""
+
+
+class ReconstructionFigure(PageFigure):
+    """Error and loss per site."""
+
     height: Millimetres = 60.0
     """Millimetres."""
     smallest_cost: NonNegative = 0.05
     """Nats per token that an ablation must cost for the recovered share to be drawn; below, that share is noise."""
 
 
-class DecoderNormsFigure(FigureSettings):
+class DecoderNormsFigure(PageFigure):
     """Heatmap of decoder norms over training."""
 
-    width: Millimetres = 180.0
-    """Millimetres; a column is 88, a page 180."""
     height: Millimetres = 100.0
     """Millimetres."""
     features: Count = 200
@@ -61,20 +64,13 @@ class EvolutionOverviewFigure(DecoderNormsFigure):
     """Millimetres."""
 
 
-class FeatureClassesFigure(FigureSettings):
+class FeatureClassesFigure(PageFigure):
     """Classes of features by tau."""
 
-    width: Millimetres = 180.0
-    """Millimetres; a column is 88, a page 180."""
-    height: Millimetres = 66.0
-    """Millimetres."""
 
-
-class TwoPhasesFigure(FigureSettings):
+class TwoPhasesFigure(PageFigure):
     """Language model against n-grams, and the dimensionality of features."""
 
-    width: Millimetres = 180.0
-    """Millimetres; a column is 88, a page 180."""
     height: Millimetres = 58.0
     """Millimetres."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
@@ -82,11 +78,9 @@ class TwoPhasesFigure(FigureSettings):
     marked for others if left out. Pythia's are 1430."""
 
 
-class NormAsStrengthFigure(FigureSettings):
+class NormAsStrengthFigure(PageFigure):
     """Decoder norm against linear probes and latent scaling."""
 
-    width: Millimetres = 180.0
-    """Millimetres; a column is 88, a page 180."""
     height: Millimetres = 62.0
     """Millimetres."""
     low_norm: Annotated[float, Field(gt=0, lt=1)] = 0.5
@@ -103,28 +97,22 @@ class NormAsStrengthFigure(FigureSettings):
     """Seed of these draws."""
 
 
-class TasksFigure(FigureSettings):
+class TasksFigure(PageFigure):
     """What features do for tasks, one row of panels a task."""
 
-    width: Millimetres = 180.0
-    """Millimetres; a column is 88, a page 180."""
     height: Millimetres = 165.0
 
 
-class RobustnessFigure(FigureSettings):
+class RobustnessFigure(PageFigure):
     """Emergence of features in one run against that in others."""
 
-    width: Millimetres = 180.0
-    """Millimetres; a column is 88, a page 180."""
     height: Millimetres = 70.0
     """Millimetres of a row of three panels; further comparisons make further rows."""
 
 
-class FeatureTypesFigure(FigureSettings):
+class FeatureTypesFigure(PageFigure):
     """Decoder norms over training of each type of features."""
 
-    width: Millimetres = 180.0
-    """Millimetres; a column is 88, a page 180."""
     height: Millimetres = 52.0
     """Millimetres."""
     singles: Annotated[int, Field(ge=0)] = 6
@@ -133,11 +121,9 @@ class FeatureTypesFigure(FigureSettings):
     """Seed of their choice."""
 
 
-class ComplexityFigure(FigureSettings):
+class ComplexityFigure(PageFigure):
     """Emergence step against the context that features need."""
 
-    width: Millimetres = 180.0
-    """Millimetres; a column is 88, a page 180."""
     resamples: Count = 2000
     """Draws of features, with replacement, behind the intervals of correlations."""
     permutations: Count = 9999

@@ -11,6 +11,8 @@ from ontogeny.activations.store import open_aligned, open_shard
 from ontogeny.command import progress
 from ontogeny.crosscoder.active import weighted_rows
 from ontogeny.crosscoder.model import Crosscoder, load_crosscoder
+from ontogeny.errors import UserError
+from ontogeny.sites import Site
 
 LARGEST_BLOCK = 256
 """Rows encoded at once: their sums in float64 stay in the processor's cache."""
@@ -45,6 +47,19 @@ def load_dictionary(folder: Path) -> Crosscoder:
         UserError: the folder holds no finished run.
     """
     return load_crosscoder(folder).to("cuda" if torch.cuda.is_available() else "cpu").requires_grad_(False)
+
+
+def sites_of_model(crosscoder: Crosscoder, model: str, dictionary: Path) -> list[Site]:
+    """List the sites of a dictionary that are of one model.
+
+    Raises:
+        UserError: there is none; `dictionary` is the folder that the message names.
+    """
+    sites = [site for site in crosscoder.sites if site.model == model]
+    if not sites:
+        names = ", ".join(sorted({site.model for site in crosscoder.sites}))
+        raise UserError(f"{dictionary}: there is no site of a model {model!r}; models of this dictionary are {names}")
+    return sites
 
 
 def encoded_blocks(

@@ -13,9 +13,8 @@ from ontogeny.activations.statistics import read_statistics
 from ontogeny.command import progress
 from ontogeny.config.evaluation import NllSettings
 from ontogeny.crosscoder.model import Crosscoder
-from ontogeny.errors import UserError
 from ontogeny.evaluation.checkpoints import Checkpoints
-from ontogeny.evaluation.encoding import load_dictionary, reconstruct
+from ontogeny.evaluation.encoding import load_dictionary, reconstruct, sites_of_model
 from ontogeny.evaluation.heldout import Contexts, spaced_contexts
 from ontogeny.evaluation.losses import LossSums
 from ontogeny.files import write_csv
@@ -60,10 +59,7 @@ def write_losses(
         UserError: the model is not the dictionary's, or a checkpoint, statistics or the tokens are missing.
     """
     crosscoder = load_dictionary(dictionary)
-    measured = [site for site in crosscoder.sites if site.model == model]
-    if not measured:
-        names = ", ".join(sorted({site.model for site in crosscoder.sites}))
-        raise UserError(f"{dictionary}: there is no site of a model {model!r}; models of this dictionary are {names}")
+    measured = sites_of_model(crosscoder, model, dictionary)
     means = {site: read_statistics(activations / site.key / "statistics.json").mean for site in measured}
     checkpoints = Checkpoints(models, [site.checkpoint for site in crosscoder.sites])
     contexts = spaced_contexts(read_tokens(tokens), settings.tokens, keep_first_position)

@@ -12,7 +12,7 @@ from ontogeny.crosscoder.model import Crosscoder
 from ontogeny.errors import UserError
 from ontogeny.evaluation.activity import activity
 from ontogeny.evaluation.emergence import normalised_norms
-from ontogeny.evaluation.encoding import load_dictionary
+from ontogeny.evaluation.encoding import load_dictionary, sites_of_model
 from ontogeny.evaluation.tables import Measurement, metrics_table, read_identity
 from ontogeny.evaluation.truth import find_planted, lifetimes, mean_max_cosine_similarity, rotations
 from ontogeny.files import write_csv
@@ -48,10 +48,7 @@ def write_recovery(
         UserError: the model is not the dictionary's, or directions or a shard are missing or damaged.
     """
     identity, crosscoder = read_identity(dictionary), load_dictionary(dictionary)
-    hooks = dict.fromkeys(site.hook for site in crosscoder.sites if site.model == model)
-    if not hooks:
-        names = ", ".join(sorted({site.model for site in crosscoder.sites}))
-        raise UserError(f"{dictionary}: there is no site of a model {model!r}; models of this dictionary are {names}")
+    hooks = dict.fromkeys(site.hook for site in sites_of_model(crosscoder, model, dictionary))
     counts = activity(crosscoder, activations, shards)
     firing_L = (counts.count_L > 0).numpy()
     decoder_LSD, scales_S = crosscoder.W_dec.cpu().numpy(), crosscoder.scales.cpu().numpy()

@@ -8,9 +8,8 @@ import torch
 
 from ontogeny.command import progress
 from ontogeny.config.evaluation import TaskSettings
-from ontogeny.errors import UserError
 from ontogeny.evaluation.checkpoints import Checkpoints
-from ontogeny.evaluation.encoding import load_dictionary
+from ontogeny.evaluation.encoding import load_dictionary, sites_of_model
 from ontogeny.evaluation.tables import read_identity
 from ontogeny.evaluation.task_features import Ablation, Score, TaskAtSite, measure
 from ontogeny.evaluation.tasks import Task, make_tasks
@@ -61,10 +60,7 @@ def write_task_tables(
         UserError: the model is not the dictionary's, or a checkpoint or the tokenizer is missing.
     """
     identity, crosscoder = read_identity(dictionary), load_dictionary(dictionary)
-    sites = [site for site in crosscoder.sites if site.model == model]
-    if not sites:
-        names = ", ".join(sorted({site.model for site in crosscoder.sites}))
-        raise UserError(f"{dictionary}: there is no site of a model {model!r}; models of this dictionary are {names}")
+    sites = sites_of_model(crosscoder, model, dictionary)
     checkpoints = Checkpoints(models, [site.checkpoint for site in crosscoder.sites])
     tasks = make_tasks(read_tokenizer(tokenizer), settings, context_length)
     enough = [task for task in tasks if len(set(task.group_B.tolist())) >= FEWEST_GROUPS]

@@ -44,19 +44,19 @@ def correlation(
         seed: of both.
         ranked: whether numbers are replaced by their ranks (Spearman), those of each draw anew.
     """
-    value = float(_coefficients(x_N[None], y_N[None], ranked)[0])
+    value = float(coefficients(x_N[None], y_N[None], ranked)[0])
     if np.isnan(value):
         return Correlation(value, value, value, value)
     chosen_RN = generator(seed, "bootstrap").integers(len(x_N), size=(resamples, len(x_N)))
-    low, high = np.nanpercentile(_coefficients(x_N[chosen_RN], y_N[chosen_RN], ranked), INTERVAL)
+    low, high = np.nanpercentile(coefficients(x_N[chosen_RN], y_N[chosen_RN], ranked), INTERVAL)
     random = generator(seed, "permutations")
     shuffled_RN = random.permuted(np.tile(np.arange(len(x_N)), (permutations, 1)), axis=1)
-    far = int((np.abs(_coefficients(x_N[None], y_N[shuffled_RN], ranked)) >= abs(value) - 1e-12).sum())
+    far = int((np.abs(coefficients(x_N[None], y_N[shuffled_RN], ranked)) >= abs(value) - 1e-12).sum())
     return Correlation(value, float(low), float(high), (1 + far) / (1 + permutations) if permutations else np.nan)
 
 
-def _coefficients(x_RN: NDArray[np.float64], y_RN: NDArray[np.float64], ranked: bool) -> NDArray[np.float64]:
-    """Compute the correlation of each row; equal numbers share the mean of their ranks."""
+def coefficients(x_RN: NDArray[np.float64], y_RN: NDArray[np.float64], ranked: bool = True) -> NDArray[np.float64]:
+    """Compute the correlation of each row (shape: [R]), of ranks if wanted; equal numbers share their mean rank."""
     if ranked:
         x_RN, y_RN = (pd.DataFrame(values).rank(axis=1).to_numpy() for values in (x_RN, y_RN))
     x_RN, y_RN = (values - values.mean(axis=1, keepdims=True) for values in (x_RN, y_RN))

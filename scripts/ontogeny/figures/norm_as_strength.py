@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from ontogeny.config.figures import FigureStyle, NormAsStrengthFigure
 from ontogeny.errors import UserError
 from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, counted, listed
+from ontogeny.figures.correlation import INTERVAL, coefficients
 from ontogeny.figures.style import CROSSCODERS, GREY, INK, SHADE, THICK, THIN, letter, page, panel, room
 from ontogeny.figures.tables import SITE, read_table, sites_of
 from ontogeny.randomness import generator
@@ -41,7 +41,6 @@ THRESHOLDS = ("low_norm", "least_r2", "read", "shrinkage")
 """Settings that decide what is counted."""
 BINS = 10
 LEFT, TOP, GUTTER = 12.0, 6.5, 12.0
-INTERVAL = (2.5, 97.5)
 
 
 class Correlation(NamedTuple):
@@ -150,14 +149,9 @@ def spearman(points: pd.DataFrame, resamples: int, seed: int) -> Correlation:
     drawn = []
     for _ in range(resamples):
         chosen = np.concatenate([places[n] for n in random.integers(len(places), size=len(places))])
-        drawn.append(_rank_correlation(norm[chosen], value[chosen]))
+        drawn.append(coefficients(norm[None, chosen], value[None, chosen])[0])
     low, high = np.nanpercentile(drawn, INTERVAL)
-    return Correlation(_rank_correlation(norm, value), float(low), float(high))
-
-
-def _rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    ranks = [pd.Series(values).rank().to_numpy() for values in (x, y)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    return Correlation(float(coefficients(norm[None], value[None])[0]), float(low), float(high))
 
 
 def _bins(points: pd.DataFrame) -> pd.DataFrame:
