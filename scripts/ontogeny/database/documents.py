@@ -3,17 +3,21 @@
 | collection | one document for each | `_id` |
 |---|---|---|
 | `runs` | run that can be read | `<study>/<dictionary>/<run>` |
-| `features` | feature of a content | `<content>/<feature>` |
-| `samples` | feature of a content, with all its samples | `<content>/<feature>` |
+| `features` | feature of a content, as a list shows it | `<content>/<feature>` |
+| `details` | feature of a content, what a page of its own shows besides | `<content>/<feature>` |
+| `columns` | quantity by which features are listed, of all features of a content | `<content>/<column>` |
+| `terms` | word by which features are found, of a content | `<content>/<scope>/<word>` |
+| `edits` | feature to which people added something | `<weights>/<feature>` |
 | `contents` | content that was written or begun | `<content>` |
 | `studies` | study, with the results root that its name belongs to; on servers that are not embedded | `<study>` |
 
-A *content* is the hash of a run's features and samples, and stands for them. Readers find a run first and follow its
-`content`, so a run changes at once, in one document, and what is not followed is not seen.
+A *content* is the hash of a run's features and details, and stands for them. Readers find a run first and follow its
+`content`, so a run changes at once, in one document, and what is not followed is not seen. What people add belongs to
+the *weights*, the hash of all decoder norms, and so stays with a feature while the tables about it are made anew.
 
-Samples are apart from features: ten windows of text are ten times the size of the rest, which a list of features
-would otherwise read along. Ranks are stored because a page of an ordered list is then a range of an index, which is
-exact at any depth on every server; SecantusDB never takes an order from an index.
+Details are apart from features: windows of text and readings are twenty times the size of the rest, which a list would
+otherwise read along. Lists are ordered and filtered by columns, a few hundred kilobytes each, and read the documents of
+one page: that is exact for every choice of filters, on every server; SecantusDB never takes an order from an index.
 """
 
 from typing import Literal, NamedTuple
@@ -22,28 +26,29 @@ from pydantic import Field
 
 from ontogeny.config.base import Settings
 
-VERSION: Literal[1] = 1
+VERSION: Literal[2] = 2
 """Version of the documents, raised when a reader of the old ones would misread the new."""
 
 RUNS = "runs"
 FEATURES = "features"
-SAMPLES = "samples"
+DETAILS = "details"
+COLUMNS = "columns"
+TERMS = "terms"
+EDITS = "edits"
 CONTENTS = "contents"
 STUDIES = "studies"
 
-RANKED = ("density", "emergence_step", "peak_step", "peak_norm")
-"""Fields that features are ordered by: `rank_<field>` counts from 0, by value, absent values last, then by number."""
-
-INDEXED = ("feature", "density", "emergence_step", "peak_step", "class")
-"""Fields that features are selected by."""
-
-INDEXES: dict[str, tuple[str, ...]] = {
-    FEATURES: (*INDEXED, *(f"rank_{name}" for name in RANKED)),
-    SAMPLES: ("feature",),
-    CONTENTS: (),
-    RUNS: (),
+INDEXES: dict[str, tuple[str, str]] = {
+    FEATURES: ("content", "feature"),
+    DETAILS: ("content", "feature"),
+    COLUMNS: ("content", "name"),
+    TERMS: ("content", "term"),
+    EDITS: ("weights", "feature"),
 }
-"""Second fields of the indexes of each collection; the first is always `content`."""
+"""Fields of the index of each collection."""
+
+Scope = Literal["text", "context", "promoted", "interpretation"]
+"""Where a word is: where a feature fires, around it, among the tokens it promotes, in its interpretation."""
 
 
 class RunName(NamedTuple):
@@ -65,93 +70,53 @@ class RunName(NamedTuple):
 class Stored(Settings):
     """A document: frozen, strict about types, closed to unknown fields."""
 
-    schema_version: Literal[1] = VERSION
+    schema_version: Literal[2] = VERSION
     """Version of the document."""
 
 
-class Feature(Stored):
-    """What is known of one latent; norms are those of its decoder at each site of the run, in their order."""
-
-    study: str
-    """Name of the study."""
-    dictionary: str
-    """Name of the dictionary."""
-    run: str
-    """Name of the run."""
-    content: str
-    """Content that the feature belongs to."""
-    feature: int
-    """Number of the latent, from 0."""
-    density: float
-    """Share of heldout rows where it fires."""
-    mean_activation: float
-    """Its mean activation where it fires."""
-    max_activation: float
-    """Its strongest activation."""
-    decoder_norms: list[float]
-    """Norm at each site, on scaled activations."""
-    normalised_norms: list[float]
-    """The same over their maximum."""
-    peak_norm: float
-    """That maximum."""
-    peak_site: int | None
-    """Number of the site with the largest norm; None without a decoder, like all that speaks of peak or emergence."""
-    peak_step: int | None
-    """Its step."""
-    emergence_site: int | None
-    """Number of the first site where the normalised norm is above tau."""
-    emergence_step: int | None
-    """Its step."""
-    initialisation: bool
-    """Whether that is the first site of all."""
-    persistence: float
-    """Share of sites above tau."""
-    class_: Literal["initialisation", "emergent"] | None = Field(alias="class")
-    """`initialisation` or `emergent`."""
-    dead: bool
-    """Whether it is silent on all heldout rows."""
-    rank_density: int
-    """Place among the run's features by density."""
-    rank_emergence_step: int
-    """Place by emergence step."""
-    rank_peak_step: int
-    """Place by peak step."""
-    rank_peak_norm: int
-    """Place by peak norm."""
-
-
-class Sample(Settings):
-    """One place of the heldout text where a feature fires, with the tokens around it."""
-
-    rank: int
-    """Place among the feature's samples, 0 the strongest."""
-    activation: float
-    """Activation of the feature there."""
-    document: int
-    """Number of the document in the split."""
-    context: int
-    """Number of the context."""
-    position: int
-    """Position in the context."""
-    start: int
-    """Position of the first token of the window."""
-    tokens: list[int]
-    """Ids of the window's tokens."""
-    texts: list[str]
-    """Their texts."""
-    activations: list[float | None]
-    """Activation at each of them; None where it was not read."""
-
-
-class FeatureSamples(Stored):
-    """The samples of one feature, strongest first."""
+class Column(Stored):
+    """One quantity of all features of a content, by number."""
 
     content: str
-    """Content that the feature belongs to."""
+    """Content."""
+    name: str
+    """Name of the column."""
+    values: bytes
+    """Numbers as little-endian float64, not a number where absent; of a column with `names`, indices of these."""
+    names: list[str]
+    """Values of a column of words; else empty."""
+
+
+class Term(Stored):
+    """The features that a word leads to."""
+
+    content: str
+    """Content."""
+    term: str
+    """`<scope>/<word>`."""
+    features: bytes
+    """Their numbers, ascending, as little-endian int32."""
+
+
+class Edit(Stored):
+    """What people added to a feature."""
+
+    weights: str
+    """Hash of the decoder norms of the run."""
     feature: int
     """Number of the latent."""
-    samples: list[Sample]
-    """Empty for a dead feature."""
+    run: str
+    """`_id` of the run at which it was written."""
+    bookmark: bool = False
+    """Whether it is bookmarked."""
+    tags: list[str] = Field(default_factory=list)
+    """Tags, in alphabetical order."""
+    interpretation: str = ""
+    """What somebody says that it stands for."""
+    note: str = ""
+    """Anything else."""
+    revision: int = 0
+    """How often it was changed."""
 
 
 class Measurement(Settings):
@@ -189,10 +154,10 @@ class Counts(Settings):
     """Samples of all features."""
     dead: int
     """Features silent on all heldout rows."""
-    initialisation: int
-    """Features of that class."""
-    emergent: int
-    """Features of the other."""
+    classes: dict[str, int]
+    """Features of each class."""
+    types: dict[str, int]
+    """Features of each type, where types were measured."""
 
 
 class Run(Stored):
@@ -210,14 +175,22 @@ class Run(Stored):
     """k, or the sparsity coefficient."""
     seed: int
     """Seed of the run."""
+    threshold: float
+    """tau: a feature is there where its normalised norm is above it."""
+    rows: int
+    """Heldout rows that its features were read on."""
     sites: list[MeasuredSite]
     """The site axis, in order."""
     metrics: list[Measurement]
     """What was measured on all sites together."""
     counts: Counts
     """How many features and samples the content holds."""
+    columns: list[str]
+    """Names of its columns."""
     content: str
-    """Hash of the features and samples, to be followed."""
+    """Hash of the features and details, to be followed."""
+    weights: str
+    """Hash of all decoder norms, which what people add belongs to."""
     provenance: dict[str, str]
     """What made the run's features, as their table says; what put them here is in the receipt."""
     hash: str

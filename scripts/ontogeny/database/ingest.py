@@ -1,12 +1,14 @@
 """Put a run into the database: all of it or nothing of it, and nothing twice.
 
-Features and samples are written under their content, which no reader follows yet; then the run's document is replaced,
-which readers follow from that moment; then what it followed before is removed. A command that is killed leaves at
-most documents that nobody follows; the next ingest of the run completes or removes them.
+Features, details, columns and terms are written under their content, which no reader follows yet; then the run's
+document is replaced, which readers follow from that moment; then what it followed before is removed. A command that is
+killed leaves at most documents that nobody follows; the next ingest of the run completes or removes them.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,21 +20,28 @@ from pymongo.errors import BulkWriteError
 
 from ontogeny.command import progress
 from ontogeny.config.database import EMBEDDED, DatabaseSettings
-from ontogeny.database.artefacts import BATCH, Artefacts, find_artefacts, read_documents, read_metrics
+from ontogeny.database.artefacts import NOTHING, Artefacts, Besides, find_artefacts, hash_of_weights, read_metrics
+from ontogeny.database.assembly import read_documents
+from ontogeny.database.columns import ColumnBuilder
 from ontogeny.database.connect import DURABLE, Document, connect, server_name
 from ontogeny.database.documents import (
+    COLUMNS,
     CONTENTS,
+    DETAILS,
     FEATURES,
     INDEXES,
     RUNS,
-    SAMPLES,
+    TERMS,
+    Column,
     Counts,
-    Feature,
-    FeatureSamples,
     Run,
     Stored,
+    Term,
 )
+from ontogeny.database.feature_documents import Details, Feature
 from ontogeny.database.names import claim_name
+from ontogeny.database.tables import BATCH
+from ontogeny.database.terms import TermBuilder
 from ontogeny.errors import UserError
 from ontogeny.files import write_json
 from ontogeny.provenance import provenance
@@ -42,15 +51,19 @@ LARGEST_DOCUMENT = 16 * 2**20 - 2**10
 """Bytes that MongoDB takes in one document, less what its `_id` and its content take."""
 TOKENS_AT_ONCE = 200_000
 """Tokens of samples that are written together, whatever their number in a feature."""
+TERMS_AT_ONCE = 1024
+"""Terms that are written together."""
 
 
 class Summary(NamedTuple):
-    """What a run's features and samples amount to."""
+    """What a run's features and details amount to."""
 
     content: str
     """Hash of all their documents."""
     counts: Counts
     """How many there are."""
+    columns: list[Column]
+    """Their columns, of no content yet."""
 
 
 def write_receipt(
@@ -62,6 +75,7 @@ def write_receipt(
     out: Path,
     study: Path | None,
     loss: bool = True,
+    besides: Besides = NOTHING,
 ) -> dict[str, float]:
     """Ingest a run and write what was ingested, once all of it is in the server's files.
 
@@ -74,6 +88,7 @@ def write_receipt(
         out: the receipt.
         study: the study's `study.json`, or None.
         loss: whether the metrics have the loss of each model; not for planted ones.
+        besides: tables that not every run has.
 
     Returns:
         Features and samples of the run.
@@ -83,7 +98,7 @@ def write_receipt(
             another results root.
     """
     ingested_by = provenance(study)
-    artefacts = find_artefacts(features, metrics, dictionary, ingested_by.get("study"), loss)
+    artefacts = find_artefacts(features, metrics, dictionary, ingested_by.get("study"), loss, besides)
     run = describe(artefacts)
     with connect(settings, home) as database:
         if settings.uri != EMBEDDED:
@@ -98,7 +113,7 @@ def _receipt(settings: DatabaseSettings, artefacts: Artefacts, run: Run) -> dict
         **artefacts.name._asdict(),
         "server": server_name(settings),
         "database": settings.name,
-        "collections": {RUNS: 1, FEATURES: run.counts.features, SAMPLES: run.counts.features},
+        "collections": {RUNS: 1, FEATURES: run.counts.features, DETAILS: run.counts.features},
         "counts": run.counts.model_dump(),
         "content": run.content,
         "hash": run.hash,
@@ -116,10 +131,14 @@ def describe(artefacts: Artefacts) -> Run:
     document = {
         **artefacts.name._asdict(),
         **artefacts.identity._asdict(),
+        "threshold": artefacts.threshold,
+        "rows": artefacts.rows,
         "sites": sites,
         "metrics": pooled,
         "counts": summary.counts,
+        "columns": [column.name for column in summary.columns],
         "content": summary.content,
+        "weights": hash_of_weights(artefacts.features),
         "provenance": artefacts.provenance,
     }
     unsigned = Run.model_validate({**document, "hash": ""})
@@ -138,8 +157,7 @@ def ingest(database: Database[Document], artefacts: Artefacts, run: Run) -> None
         UserError: somebody else ingests the same run.
     """
     for name, fields in INDEXES.items():
-        if fields:
-            database[name].create_indexes([IndexModel([("content", 1), (field, 1)]) for field in fields])
+        database[name].create_indexes([IndexModel([(field, 1) for field in fields])])
     if not _is_written(database, run):
         _write_content(database, artefacts, run)
     runs = database[RUNS].with_options(write_concern=DURABLE)
@@ -152,9 +170,11 @@ def ingest(database: Database[Document], artefacts: Artefacts, run: Run) -> None
 def _summarise(artefacts: Artefacts) -> Summary:
     """Hash and count all documents before one is written."""
     digest = hashlib.blake2b(digest_size=16)
-    counts = dict.fromkeys(Counts.model_fields, 0)
-    for feature, samples in read_documents(artefacts, content=""):
-        encoded = _encoded(samples)
+    columns, features, samples, dead = ColumnBuilder(), 0, 0, 0
+    classes: Counter[str] = Counter()
+    types: Counter[str] = Counter()
+    for feature, details in read_documents(artefacts, content=""):
+        encoded = _encoded(details)
         if len(encoded) > LARGEST_DOCUMENT:
             raise UserError(
                 f"{artefacts.samples}: the samples of feature {feature.feature} take {len(encoded) / 2**20:.0f} MiB, "
@@ -162,23 +182,32 @@ def _summarise(artefacts: Artefacts) -> Summary:
             )
         digest.update(_encoded(feature))
         digest.update(encoded)
-        counts["features"] += 1
-        counts["samples"] += len(samples.samples)
-        counts["dead"] += feature.dead
-        if feature.class_:
-            counts[feature.class_] += 1
-    return Summary(digest.hexdigest(), Counts(**counts))
+        columns.add(feature, details)
+        features, samples, dead = features + 1, samples + len(details.samples), dead + feature.dead
+        classes.update([feature.class_] if feature.class_ else [])
+        types.update([feature.type_] if feature.type_ else [])
+    counted = {"classes": dict(sorted(classes.items())), "types": dict(sorted(types.items()))}
+    counts = Counts(features=features, samples=samples, dead=dead, **counted)
+    return Summary(digest.hexdigest(), counts, columns.documents(content=""))
 
 
 def _write_content(database: Database[Document], artefacts: Artefacts, run: Run) -> None:
-    """Write all samples and features of a run; those that a killed ingest wrote are there already, and equal."""
+    """Write all that belongs to a content; what a killed ingest wrote is there already, and equal."""
     contents = database[CONTENTS].with_options(write_concern=DURABLE)
     begun = {"run": artefacts.name.id, "features": run.latents}
     contents.replace_one({"_id": run.content}, begun, upsert=True)
     documents = progress(read_documents(artefacts, run.content), run.latents, "features")
+    columns, terms = ColumnBuilder(), TermBuilder()
     for batch in _batches(documents):
-        _insert(database[SAMPLES], [_keyed(samples) for _, samples in batch])
+        _insert(database[DETAILS], [_keyed(details) for _, details in batch])
         _insert(database[FEATURES], [_keyed(feature) for feature, _ in batch])
+        for feature, details in batch:
+            columns.add(feature, details)
+            terms.add(feature, details)
+    for piece in _pieces(terms.documents(run.content), TERMS_AT_ONCE):
+        _insert(database[TERMS], [{"_id": f"{run.content}/{term.term}", **term.model_dump()} for term in piece])
+    for column in columns.documents(run.content):
+        _insert(database[COLUMNS], [{"_id": f"{run.content}/{column.name}", **column.model_dump()}])
     if database[FEATURES].count_documents({"content": run.content}) != run.latents:
         raise UserError(
             f"database {database.name}: features of {artefacts.name.id} went away while they were written; "
@@ -187,14 +216,20 @@ def _write_content(database: Database[Document], artefacts: Artefacts, run: Run)
     contents.update_one({"_id": run.content}, {"$set": {"written": True}})
 
 
+def _pieces(terms: Iterator[Term], size: int) -> Iterator[list[Term]]:
+    """Gather terms to be written together."""
+    while piece := list(islice(terms, size)):
+        yield piece
+
+
 def _batches(
-    documents: Iterable[tuple[Feature, FeatureSamples]],
-) -> Iterator[list[tuple[Feature, FeatureSamples]]]:
+    documents: Iterable[tuple[Feature, Details]],
+) -> Iterator[list[tuple[Feature, Details]]]:
     """Gather documents to be written together, as many as memory takes easily."""
     batch, tokens = [], 0
-    for feature, samples in documents:
-        batch.append((feature, samples))
-        tokens += sum(len(sample.tokens) for sample in samples.samples)
+    for feature, details in documents:
+        batch.append((feature, details))
+        tokens += sum(len(sample.tokens) for sample in details.samples)
         if len(batch) == BATCH or tokens >= TOKENS_AT_ONCE:
             yield batch
             batch, tokens = [], 0
@@ -214,7 +249,13 @@ def _insert(collection: Collection[Document], documents: list[Document]) -> None
 def _is_written(database: Database[Document], run: Run) -> bool:
     """Tell whether the run's content was written to its end, and whether the end is still there."""
     last = {"_id": f"{run.content}/{run.latents - 1}"}
-    marks = ((CONTENTS, {"_id": run.content, "written": True}), (SAMPLES, last), (FEATURES, last))
+    column = {"_id": f"{run.content}/{run.columns[-1]}"}
+    marks = (
+        (CONTENTS, {"_id": run.content, "written": True}),
+        (DETAILS, last),
+        (FEATURES, last),
+        (COLUMNS, column),
+    )
     return all(database[name].find_one(mark, {"_id": 1}) for name, mark in marks)
 
 
@@ -224,11 +265,13 @@ def _remove_others(database: Database[Document], run: str, content: str) -> None
         for start in range(0, other["features"], BATCH):
             piece = {"content": other["_id"], "feature": {"$gte": start, "$lt": start + BATCH}}
             database[FEATURES].delete_many(piece)
-            database[SAMPLES].delete_many(piece)
+            database[DETAILS].delete_many(piece)
+        for name in (COLUMNS, TERMS):
+            database[name].delete_many({"content": other["_id"]})
         database[CONTENTS].delete_one({"_id": other["_id"]})
 
 
-def _keyed(document: Feature | FeatureSamples) -> Document:
+def _keyed(document: Feature | Details) -> Document:
     return {"_id": f"{document.content}/{document.feature}", **document.model_dump(by_alias=True)}
 
 
