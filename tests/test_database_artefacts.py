@@ -30,8 +30,8 @@ def refusal(tmp_path: Path, files: RunFiles) -> str:
     [
         ("metrics", "reconstruction.csv", "no such file; expected the run's metrics"),
         ("metrics", "nll-neox.csv", "no such file; expected the run's metrics"),
-        ("features", "features.parquet", "no such file; expected a table that features.py wrote"),
-        ("features", "samples.parquet", "no such file; expected a table that features.py wrote"),
+        ("features", "features.parquet", "no such file; expected a table of the run"),
+        ("features", "samples.parquet", "no such file; expected a table of the run"),
         ("dictionary", "config.json", "no such file; expected the folder of a trained run"),
     ],
 )
@@ -132,15 +132,33 @@ def test_a_missing_column_is_one_line(tmp_path: Path) -> None:
 def test_a_value_that_cannot_be_is_one_line(tmp_path: Path) -> None:
     files = write_run(tmp_path)
 
-    def rename(table: pa.Table) -> pa.Table:
-        classes = table["class"].to_pylist()
-        classes[7] = "emerging"
-        return table.set_column(table.schema.get_field_index("class"), "class", pa.array(classes))
+    def negate(table: pa.Table) -> pa.Table:
+        densities = table["density"].to_pylist()
+        densities[7] = None
+        return table.set_column(table.schema.get_field_index("density"), "density", pa.array(densities))
 
-    edit(files.features / "features.parquet", rename)
+    edit(files.features / "features.parquet", negate)
     said = refusal(tmp_path, files)
-    assert said.startswith(f"{files.features}/features.parquet: feature 7: class: Input should be 'initialisation' or ")
-    assert said.endswith("not 'emerging'; make the table again")
+    assert said.startswith(f"{files.features}/features.parquet: feature 7: density: Input should be a valid number")
+    assert said.endswith("not None; make the table again")
+
+
+@pytest.mark.parametrize("name", ["decoders", "types", "interpretations"])
+def test_further_tables_of_another_run_are_refused(tmp_path: Path, name: str) -> None:
+    files, other = write_run(tmp_path), write_run(tmp_path, "latents64-k8-seed0")
+    strange = getattr(other.besides(), name)
+    with pytest.raises(UserError, match=f"^{strange}: it is of run latents64-k8-seed0, and "):
+        find_artefacts(*files, None, besides=files.besides()._replace(**{name: strange}))
+
+
+def test_a_further_table_that_lacks_a_feature_is_refused(tmp_path: Path) -> None:
+    files = write_run(tmp_path)
+    for file in (files.besides().decoders, files.besides().attributions[0]):
+        whole = file.read_bytes()
+        edit(file, lambda table: table.slice(0, 63))
+        with pytest.raises(UserError, match=f"^{file}: 63 features; expected 64; make the table again"):
+            describe(find_artefacts(*files, None, besides=files.besides()))
+        file.write_bytes(whole)
 
 
 def test_samples_beyond_the_largest_document_are_refused(tmp_path: Path) -> None:

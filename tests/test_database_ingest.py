@@ -3,10 +3,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from database_commands import SCRIPTS, server_pid, server_runs, wait_until
@@ -15,10 +17,11 @@ from pymongo.database import Database
 
 from ontogeny.config.database import DatabaseSettings
 from ontogeny.database.connect import connect
-from ontogeny.database.documents import CONTENTS, FEATURES, RUNS, SAMPLES, RunName
+from ontogeny.database.documents import COLUMNS, CONTENTS, DETAILS, FEATURES, RUNS, TERMS, RunName
 from ontogeny.database.ingest import write_receipt
-from ontogeny.database.reading import features, visible_run, visible_runs
+from ontogeny.database.reading import read_features, visible_run, visible_runs
 from ontogeny.errors import UserError
+from ontogeny.evaluation.emergence import feature_classes
 from ontogeny.evaluation.tables import RunIdentity
 
 EMBEDDED = DatabaseSettings()
@@ -64,7 +67,7 @@ def finish(process: subprocess.Popen[str]) -> None:
 def dump(database: Database[Any]) -> dict[str, list[Any]]:
     return {
         name: sorted(database[name].find(), key=lambda document: str(document["_id"]))
-        for name in (RUNS, FEATURES, SAMPLES, CONTENTS)
+        for name in (RUNS, FEATURES, DETAILS, COLUMNS, TERMS, CONTENTS)
     }
 
 
@@ -80,16 +83,12 @@ def test_a_receipt_says_what_is_in_the_database(root: Path) -> None:
         found = dump(database)
         run = visible_run(database, NAME)
         assert visible_runs(database) == [NAME]
-    assert {name: len(found[name]) for name in (RUNS, FEATURES, SAMPLES)} == receipt["collections"]
-    assert receipt["collections"] == {"runs": 1, "features": 64, "samples": 64}
-    classes = pq.read_table(files.features / "features.parquet")["class"].to_pylist()
-    assert receipt["counts"] == {
-        "features": 64,
-        "samples": 600,
-        "dead": 4,
-        "initialisation": classes.count("initialisation"),
-        "emergent": 63 - classes.count("initialisation"),
-    }
+    assert {name: len(found[name]) for name in (RUNS, FEATURES, DETAILS)} == receipt["collections"]
+    assert receipt["collections"] == {"runs": 1, "features": 64, "details": 64}
+    table = pq.read_table(files.features / "features.parquet")
+    norms = np.array([row for row in table["normalised_norm"].to_pylist() if any(row)])
+    classes = dict(Counter(feature_classes(norms, 0.5)))
+    assert receipt["counts"] == {"features": 64, "samples": 600, "dead": 4, "classes": classes, "types": {}}
     assert (receipt["content"], receipt["hash"]) == (run.content, run.hash)
     assert (receipt["server"], receipt["database"], receipt["study"]) == ("embedded", "ontogeny", "planets")
 
@@ -143,8 +142,9 @@ def test_new_features_replace_the_old_ones(root: Path) -> None:
     receipt = ingest(root, write_run(root, latents=48, seed=1))
     with connect(EMBEDDED, root / "server") as database:
         found = dump(database)
-    assert len(found[FEATURES]) == len(found[SAMPLES]) == 48
-    assert {document["content"] for document in found[FEATURES] + found[SAMPLES]} == {receipt["content"]}
+    assert len(found[FEATURES]) == len(found[DETAILS]) == 48
+    kept = [document for name in (FEATURES, DETAILS, COLUMNS, TERMS) for document in found[name]]
+    assert {document["content"] for document in kept} == {receipt["content"]}
     assert [document["_id"] for document in found[CONTENTS]] == [receipt["content"]]
 
 
@@ -177,13 +177,13 @@ def test_a_killed_ingest_leaves_the_old_run_whole(root: Path) -> None:
     ingest(root, write_run(root, BIG.run, latents=700, samples=3))
     with connect(EMBEDDED, root / "server") as database:
         old = visible_run(database, BIG)
-        before = features(database, old)
+        before = read_features(database, old, range(700))
         kill_midway(database, start(root, write_run(root, BIG.run, latents=1600, samples=3, seed=1)), 2300)
         assert visible_run(database, BIG) == old
-        assert features(database, old) == before
+        assert read_features(database, old, range(700)) == before
         finish(start(root, write_run(root, BIG.run, latents=900, samples=3, seed=2)))
         new = visible_run(database, BIG)
-        assert [feature.feature for feature in features(database, new)] == list(range(900))
+        assert [feature.feature for feature in read_features(database, new, range(900))] == list(range(900))
         assert database[FEATURES].estimated_document_count() == 900
         assert database[CONTENTS].estimated_document_count() == 1
 
@@ -203,8 +203,8 @@ def test_an_ingested_run_survives_a_killed_server(root: Path) -> None:
         os.kill(server_pid(root / "server"), signal.SIGKILL)
     with connect(EMBEDDED, root / "server") as database:
         run = visible_run(database, BIG)
-        assert len(features(database, run)) == 700
-        assert database[SAMPLES].count_documents({"content": run.content}) == 700
+        assert len(read_features(database, run, range(700))) == 700
+        assert database[DETAILS].count_documents({"content": run.content}) == 700
         assert json.loads((root / "out.json").read_text())["hash"] == run.hash
 
 
@@ -217,7 +217,7 @@ def test_two_ingests_at_once_both_succeed(root: Path) -> None:
     with connect(EMBEDDED, root / "server") as database:
         for number, name in enumerate(visible_runs(database)):
             run = visible_run(database, name)
-            assert len(features(database, run)) == 600
+            assert len(read_features(database, run, range(600))) == 600
             assert json.loads((root / f"{number}.json").read_text())["hash"] == run.hash
 
 

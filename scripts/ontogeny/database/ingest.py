@@ -169,7 +169,8 @@ def ingest(database: Database[Document], artefacts: Artefacts, run: Run) -> None
 
 def _summarise(artefacts: Artefacts) -> Summary:
     """Hash and count all documents before one is written."""
-    digest = hashlib.blake2b(digest_size=16)
+    # Two runs never share a content, which goes when one of them changes.
+    digest = hashlib.blake2b(artefacts.name.id.encode(), digest_size=16)
     columns, features, samples, dead = ColumnBuilder(), 0, 0, 0
     classes: Counter[str] = Counter()
     types: Counter[str] = Counter()

@@ -2,7 +2,7 @@
 
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,21 +60,10 @@ def _terms(scope: Scope, words: Iterable[str]) -> set[str]:
     return {f"{scope}/{word}" for word in words}
 
 
-def _words_fired_on(sample: Sample) -> set[str]:
+def _words_fired_on(sample: Sample) -> Iterator[str]:
     """Cut the text of a window into words and keep those that hold a token on which the feature fires."""
-    text, ends = "".join(sample.texts), np.cumsum([len(text) for text in sample.texts])
-    fired = [
-        (int(end) - len(part), int(end))
-        for part, end, activation in zip(sample.texts, ends, sample.activations, strict=True)
-        if activation
-    ]
-    folded = text.casefold()
-    if len(folded) != len(text):
-        # A letter whose lower case is longer moves all that follow; the tokens themselves are cut then.
-        return {word for start, end in fired for word in words_of(text[start:end])}
-    found = WORD.finditer(folded)
-    return {match[0][:LONGEST] for match in found if _overlaps(match.span(), fired)}
-
-
-def _overlaps(span: tuple[int, int], others: Sequence[tuple[int, int]]) -> bool:
-    return any(start < span[1] and end > span[0] for start, end in others)
+    fired, text = bytearray(), "".join(sample.texts).casefold()
+    for part, activation in zip(sample.texts, sample.activations, strict=True):
+        # Folded part by part: the lower case of some letters is longer than they are.
+        fired += bytes([bool(activation)]) * len(part.casefold())
+    return (match[0][:LONGEST] for match in WORD.finditer(text) if any(fired[match.start() : match.end()]))
