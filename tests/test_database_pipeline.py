@@ -9,7 +9,8 @@ from ontogeny.config.evaluation import FeatureSettings, NllSettings
 from ontogeny.database.connect import connect
 from ontogeny.database.documents import RunName
 from ontogeny.database.ingest import write_receipt
-from ontogeny.database.reading import feature_samples, features, visible_run
+from ontogeny.database.query import Query, find_features
+from ontogeny.database.reading import read_details, read_features, visible_run
 from ontogeny.evaluation.features import write_features
 from ontogeny.evaluation.losses import write_nll
 from ontogeny.evaluation.nll import write_losses
@@ -39,9 +40,10 @@ def test_what_the_evaluation_writes_is_found_in_the_database(tmp_path: Path) -> 
     write_receipt(settings, home, tmp_path / "features", metrics, dictionary, tmp_path / "receipt.json", None)
     with connect(settings, home) as database:
         run = visible_run(database, RunName("unnamed", "crosscoder", "run"))
-        listed = features(database, run)
-        densest = features(database, run, "density", 0, 1, descending=True)[0]
-        texts = [sample.texts for sample in feature_samples(database, run, densest.feature)]
+        listed = read_features(database, run, range(run.latents))
+        densest = find_features(database, run, Query(order="density", descending=True))[0]
+        details = read_details(database, run, int(densest))
+        texts = [sample.texts for sample in details.samples if sample.quantile is None]
     table = pd.concat([pd.read_csv(metrics / f"{name}.csv") for name in ("reconstruction", "nll-neox")])
     measured = [*run.metrics, *(metric for site in run.sites for metric in site.metrics)]
     stored = [metric.value or 0.0 for metric in measured]

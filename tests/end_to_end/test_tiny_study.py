@@ -12,7 +12,7 @@ import pytest
 from ontogeny.config.database import DatabaseSettings
 from ontogeny.database.connect import connect
 from ontogeny.database.documents import FEATURES, RunName
-from ontogeny.database.reading import feature_samples, features, visible_run
+from ontogeny.database.reading import read_details, read_features, visible_run
 from ontogeny.figures.writer import figure_module
 
 from .conftest import Workspace
@@ -137,10 +137,10 @@ def test_every_feature_and_sample_is_in_the_database(finished: Workspace) -> Non
             table = pd.read_parquet(results / f"features/{dictionary}/{run}/features.parquet")
             samples = pd.read_parquet(results / f"features/{dictionary}/{run}/samples.parquet")
             stored = visible_run(database, RunName("default", dictionary, run))
-            found = features(database, stored)
+            found = read_features(database, stored, range(128))
             assert [feature.feature for feature in found] == list(range(128))
             assert [feature.density for feature in found] == table.density.tolist()
-            counted = [len(feature_samples(database, stored, number)) for number in range(128)]
+            counted = [len(read_details(database, stored, number).samples) for number in range(128)]
             assert counted == samples.feature.value_counts().reindex(range(128), fill_value=0).tolist()
             receipt = json.loads((results / f"database/{dictionary}/{run}.json").read_text())
             assert (receipt["hash"], receipt["counts"]) == (stored.hash, stored.counts.model_dump())
