@@ -17,7 +17,7 @@ STUDY = --profile profiles/local --configfile $(CONFIG)
 # Results of a study are in a folder of its own: results/ of the default one, results/<study>/ of another.
 ROOT = root=$$($(BIN)/python scripts/root.py --config $(CONFIG)) || exit 1
 
-.PHONY: setup figures database report plan test unit end-to-end test-slurm check check-cluster queue bench docs lock clean
+.PHONY: setup figures database report plan test unit end-to-end test-slurm check check-cluster queue bench bench-browser docs lock clean
 .DEFAULT_GOAL := figures
 
 setup: $(VENV)/.made
@@ -65,6 +65,9 @@ check: $(VENV)/.made
 
 bench: $(VENV)/.made
 	@PYTHONPATH=scripts $(BIN)/python benchmarks/training_step.py
+
+bench-browser: $(VENV)/.made
+	@PYTHONPATH=scripts:tests $(BIN)/python benchmarks/browser.py
 
 docs: $(VENV)/.made
 	$(BIN)/python scripts/configuration.py --out docs
