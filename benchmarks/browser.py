@@ -79,7 +79,16 @@ def _filters(run: Run) -> dict[str, Query]:
 def _generate(folder: Path, name: RunName, features: int) -> None:
     files: RunFiles = write_run(folder, name.run, latents=features, samples=SAMPLES)
     start = time.monotonic()
-    write_receipt(DatabaseSettings(), folder / "server", *files, folder / "receipt.json", None, besides=files.besides())
+    write_receipt(
+        DatabaseSettings(),
+        folder / "server",
+        files.features,
+        files.metrics,
+        files.dictionary,
+        folder / "receipt.json",
+        None,
+        besides=files.besides(),
+    )
     sys.stdout.write(f"{features:,} features ingested in {time.monotonic() - start:.0f} s\n")
 
 
