@@ -14,8 +14,8 @@ from matplotlib.collections import PolyCollection, QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
+from ontogeny.colours import class_colours
 from ontogeny.evaluation.emergence import CLASSES
-from ontogeny.figures.feature_classes import class_colours
 
 
 @pytest.fixture(scope="module")

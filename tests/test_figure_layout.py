@@ -14,10 +14,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from ontogeny.figures.axes import site_axis, site_names, step_scale
-from ontogeny.figures.style import shades, spread
+from ontogeny.colours import shades
+from ontogeny.figures.axes import mark_steps, site_axis
+from ontogeny.figures.style import spread
 from ontogeny.figures.writer import figure_module
+from ontogeny.site_names import site_names
 from ontogeny.sites import Site
+from ontogeny.step_scale import step_scale
 
 TWO_MODELS = tuple(Site(model, step, made_up.HOOK) for model in ("neox", "gpt") for step in made_up.STEPS)
 
@@ -163,7 +166,7 @@ def test_step_0_has_a_slot_of_its_own() -> None:
     np.testing.assert_allclose(at[1:], [0, 1, 3])
     assert -1 < at[0] < -0.3
     axis = Figure().add_subplot()
-    scale.mark(axis)
+    mark_steps(scale, axis)
     names = dict(zip(axis.get_xticks(), (label.get_text() for label in axis.get_xticklabels()), strict=True))
     assert names == {at[0]: "0", 0: "1", 1: "10", 2: "100", 3: "1k"}
     low, high = axis.get_xlim()
@@ -185,7 +188,7 @@ def test_step_0_has_a_slot_of_its_own() -> None:
 )
 def test_steps_have_ticks_wherever_they_are(steps: list[int], names: list[str]) -> None:
     axis = Figure().add_subplot()
-    step_scale(steps).mark(axis)
+    mark_steps(step_scale(steps), axis)
     assert [label.get_text() for label in axis.get_xticklabels()] == names
 
 

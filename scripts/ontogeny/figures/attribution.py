@@ -7,10 +7,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ontogeny.colours import shades
 from ontogeny.config.figures import FigureStyle, TasksFigure
-from ontogeny.figures.axes import SiteAxis, site_axis, site_names
+from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, among, rounded
-from ontogeny.figures.style import CROSSCODERS, GREY, INK, LIGHT, THIN, End, label_ends, room, shades
+from ontogeny.figures.style import CROSSCODERS, GREY, INK, LIGHT, THIN, End, label_ends, room
 from ontogeny.figures.tables import SITE, sites_of
 from ontogeny.figures.tasks import (
     TASKS,
@@ -24,6 +25,7 @@ from ontogeny.figures.tasks import (
     verdict,
     with_interval,
 )  # fmt: skip
+from ontogeny.site_names import site_names
 from ontogeny.sites import Site
 
 TITLE = "Tasks, and the features that do most for them"

@@ -1,6 +1,6 @@
 """Axes over sites: log training step with step 0 in a slot of its own, or sites by name."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -11,85 +11,30 @@ from numpy.typing import ArrayLike, NDArray
 
 from ontogeny.config.figures import FigureStyle
 from ontogeny.figures.style import THIN, room, size_of
+from ontogeny.site_names import axis_title, over_steps, site_names, step_name
 from ontogeny.sites import Site
+from ontogeny.step_scale import GAP, StepScale, step_scale
 
-GAP = 0.15
-"""Distance of the slot of step 0 from the first other step, as a share of the length of the rest."""
 MM_PER_STEP = 4.5
 """Millimetres that the name of a step takes at least."""
 MM_PER_NAME = 3.0
 """Millimetres that a name below a panel takes at least."""
 
 
-class StepScale(NamedTuple):
-    """Positions of training steps: log10(step), and step 0 in a slot before the first of the others."""
-
-    first: int
-    """Smallest step above 0."""
-    last: int
-    """Largest step."""
-    zero: bool
-    """Whether step 0 is among them."""
-
-    @property
-    def length(self) -> float:
-        """Decades from the first step above 0 to the last, at least a third of one."""
-        return max(float(np.log10(self.last / self.first)), 1 / 3)
-
-    @property
-    def slot(self) -> float:
-        """Position of step 0."""
-        return float(np.log10(self.first)) - GAP * self.length
-
-    def positions(self, steps: ArrayLike) -> NDArray[np.float64]:
-        """Place steps on the axis."""
-        values = np.asarray(steps, dtype=np.float64)
-        return np.where(values > 0, np.log10(np.maximum(values, 1)), self.slot)
-
-    def mark(self, axis: Axes) -> None:
-        """Give an axis its ticks, its limits, its label and the break after step 0."""
-        major, minor = self._ticks(int(size_of(axis)[0] / MM_PER_STEP))
-        zero = [self.slot] if self.zero else []
-        names = ["0"] * self.zero + [step_name(step) for step in major]
-        axis.xaxis.set_major_locator(FixedLocator([*zero, *np.log10(major)]))
-        axis.xaxis.set_major_formatter(FixedFormatter(names))
-        axis.xaxis.set_minor_locator(FixedLocator([float(x) for x in np.log10(minor)]) if minor else NullLocator())
-        margin = 0.05 * self.length
-        left = self.slot if self.zero else np.log10(self.first)
-        axis.set_xlim(left - margin, np.log10(self.first) + self.length + margin)
-        axis.set_xlabel("Training step")
-        if self.zero:
-            cut(axis, (self.slot + float(np.log10(self.first))) / 2, GAP * self.length / 7)
-
-    def _ticks(self, room: int) -> tuple[list[int], list[int]]:
-        """Choose decades, and between them their multiples; 1-2-5 where there are fewer than two decades.
-
-        Where there is no room for so many names, every second or third is kept.
-        """
-        powers = [10**n for n in range(int(np.log10(self.last)) + 1)]
-        inside = {
-            factors: [f * power for power in powers for f in factors if self.first <= f * power <= self.last]
-            for factors in ((1,), (1, 2, 5), tuple(range(1, 10)))
-        }
-        decades, some, all_multiples = inside.values()
-        major = next((ticks for ticks in (decades, some) if len(ticks) > 1), sorted({self.first, self.last}))
-        major = major[:: -(-len(major) // max(room, 1))]
-        return major, [step for step in all_multiples if step not in major]
-
-
-def step_scale(steps: Iterable[int]) -> StepScale:
-    """Make the scale that holds all of `steps`."""
-    values = {int(step) for step in steps}
-    above = values - {0} or {1}
-    return StepScale(min(above), max(above), 0 in values)
-
-
-def step_name(step: int) -> str:
-    """Write a step briefly: 512, 1k, 143k, 1M."""
-    for size, unit in ((1_000_000, "M"), (1_000, "k")):
-        if step >= size and step % (size // 10) == 0:
-            return f"{step / size:g}{unit}"
-    return str(step)
+def mark_steps(scale: StepScale, axis: Axes) -> None:
+    """Give an axis its ticks, its limits, its label and the break after step 0."""
+    major, minor = scale.ticks(int(size_of(axis)[0] / MM_PER_STEP))
+    zero = [scale.slot] if scale.zero else []
+    names = ["0"] * scale.zero + [step_name(step) for step in major]
+    axis.xaxis.set_major_locator(FixedLocator([*zero, *np.log10(major)]))
+    axis.xaxis.set_major_formatter(FixedFormatter(names))
+    axis.xaxis.set_minor_locator(FixedLocator([float(x) for x in np.log10(minor)]) if minor else NullLocator())
+    margin = 0.05 * scale.length
+    left = scale.slot if scale.zero else np.log10(scale.first)
+    axis.set_xlim(left - margin, np.log10(scale.first) + scale.length + margin)
+    axis.set_xlabel("Training step")
+    if scale.zero:
+        cut(axis, (scale.slot + float(np.log10(scale.first))) / 2, GAP * scale.length / 7)
 
 
 def cut(axis: Axes, x: float, half_width: float) -> None:
@@ -124,13 +69,13 @@ class SiteAxis(NamedTuple):
     def mark(self, axis: Axes) -> None:
         """Give an axis its ticks, its limits and its label."""
         if self.scale is not None:
-            self.scale.mark(axis)
+            mark_steps(self.scale, axis)
         else:
             names = site_names(self.sites)
             every = -(-len(names) // max(int(size_of(axis)[0] / MM_PER_NAME), 1))
             rotation = 90 if _rotated(names) else 0
             axis.set_xticks(self.positions[::every], names[::every], rotation=rotation)
-            axis.set_xlabel(_kind(self.sites))
+            axis.set_xlabel(axis_title(self.sites))
         axis.set_xlim(self.edges.min(), self.edges.max())
 
     def mark_both(self, axis: Axes) -> None:
@@ -180,8 +125,7 @@ class SiteAxis(NamedTuple):
 def site_axis(sites: Sequence[Site]) -> SiteAxis:
     """Lay sites out: by training step where they are one model's checkpoints at one hook, else side by side."""
     steps = [site.step for site in sites]
-    over_steps = len({(site.model, site.hook) for site in sites}) == 1 and len(set(steps)) == len(sites) > 1
-    if not over_steps:
+    if not over_steps(sites):
         positions = np.arange(len(sites), dtype=np.float64)
         return SiteAxis(tuple(sites), positions, positions[:, None] + np.array([-0.5, 0.5]), None)
     ordered = tuple(sorted(sites, key=lambda site: site.step))
@@ -203,33 +147,5 @@ def _edges(positions: NDArray[np.float64], scale: StepScale) -> NDArray[np.float
     return np.concatenate([[[scale.slot - half_slot, scale.slot + half_slot]], edges])
 
 
-def site_names(sites: Sequence[Site]) -> list[str]:
-    """Name sites by what tells them apart: model, step, block."""
-    several = [len({getattr(site, field) for site in sites}) > 1 for field in Site._fields]
-    if not any(several):
-        return [f"step {site.step:,}" for site in sites]
-    hooks = _hook_names([site.hook for site in sites])
-    return [
-        " ".join(part for part, shown in zip((site.model, f"step {site.step:,}", hook), several, strict=True) if shown)
-        for site, hook in zip(sites, hooks, strict=True)
-    ]
-
-
-def _hook_names(hooks: Sequence[str]) -> list[str]:
-    """Shorten `blocks.2.hook_resid_post` to `block 2 resid_post`, and to `block 2` where all are alike."""
-    parts = [hook.removeprefix("blocks.").partition(".") for hook in hooks]
-    in_blocks = all(hook.startswith("blocks.") and hook.split(".")[1].isdigit() for hook in hooks)
-    if not in_blocks:
-        return list(hooks)
-    same = len({rest for _, _, rest in parts}) == 1
-    return [f"block {block}" if same else f"block {block} {rest.removeprefix('hook_')}" for block, _, rest in parts]
-
-
 def _rotated(names: Sequence[str]) -> bool:
     return sum(map(len, names)) > 24
-
-
-def _kind(sites: Sequence[Site]) -> str:
-    differ = [field for field in Site._fields if len({getattr(site, field) for site in sites}) > 1]
-    kinds = {"model": "Model", "step": "Checkpoint", "hook": "Hook point"}
-    return kinds[differ[0]] if len(differ) == 1 else "Site"

@@ -15,11 +15,12 @@ from ontogeny.config.figures import ComplexityFigure, FigureStyle
 from ontogeny.errors import UserError
 from ontogeny.evaluation.emergence import emergence
 from ontogeny.evaluation.feature_table import Features
-from ontogeny.figures.axes import site_axis, step_scale
+from ontogeny.figures.axes import mark_steps, site_axis
 from ontogeny.figures.caption import Caption, counted, rounded
 from ontogeny.figures.correlation import Correlation, correlation
 from ontogeny.figures.style import CROSSCODERS, GREY, INK, LIGHT, THICK, THIN, letter, page, panel, size_of, width_of
 from ontogeny.figures.typed import read_typed
+from ontogeny.step_scale import step_scale
 
 TITLE = "Context and emergence"
 DESCRIPTION = (
@@ -120,7 +121,7 @@ def _row(statistic: str, threshold: float, found: Correlation, features: int) ->
 def _draw_features(axis: Axes, numbers: pd.DataFrame, steps: Sequence[int]) -> None:
     circles, medians = (numbers[numbers["panel"] == name] for name in ("features", "median"))
     scale = step_scale(steps)
-    scale.mark(axis)
+    mark_steps(scale, axis)
     count = circles["features"].to_numpy(dtype=np.float64)
     across = LARGEST / 25.4 * 72 * np.sqrt(count / count.max())
     x = scale.positions(circles["step"])

@@ -8,14 +8,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ontogeny.colours import GROUPS
 from ontogeny.config.figures import DecoderNormsFigure, FigureStyle
 from ontogeny.errors import UserError
 from ontogeny.evaluation.feature_table import Features
-from ontogeny.figures.axes import SiteAxis, site_axis, site_names
+from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, counted, listed, rounded
 from ontogeny.figures.norms import bracket, draw_norms, features_to_draw, norm_bar, norms_as_drawn, sample_norms, tidy
-from ontogeny.figures.style import CLASSES, End, label_ends, letter, page, panel
+from ontogeny.figures.style import End, label_ends, letter, page, panel
 from ontogeny.figures.tables import SITE
+from ontogeny.site_names import site_names
 from ontogeny.sites import Site
 
 TITLE = "Features over training"
@@ -83,7 +85,7 @@ def values(features: Features, sites: SiteAxis, settings: DecoderNormsFigure) ->
         settings: number of features and seed of the sample.
     """
     norms_LS, table = norms_as_drawn(features, sites), features.table
-    classes = [name for name in CLASSES if (table["class"] == name).any()]
+    classes = [name for name in GROUPS if (table["class"] == name).any()]
     members = [(table["class"] == name).to_numpy() for name in classes]
     means = tidy(
         sites,
@@ -103,8 +105,8 @@ def _draw_means(axis: Axes, sites: SiteAxis, rows: pd.DataFrame) -> None:
     for name, of_class in rows.groupby("class", sort=False):
         y = of_class["normalised_norm"].to_numpy()
         dashes = "--" if name == "initialisation" else "-"
-        sites.line(axis, y, {"color": CLASSES[name], "linestyle": dashes, "marker": "o", "markersize": 2})
-        ends.append(End(sites.positions[-1], y[-1], str(name), CLASSES[name]))
+        sites.line(axis, y, {"color": GROUPS[name], "linestyle": dashes, "marker": "o", "markersize": 2})
+        ends.append(End(sites.positions[-1], y[-1], str(name), GROUPS[name]))
     axis.set_ylim(0, 1)
     axis.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
     axis.set_ylabel("Mean norm")
@@ -125,7 +127,7 @@ def caption(numbers: pd.DataFrame) -> Caption:
     for name, mean in norms.items():
         ends = [f"{rounded(mean[place])} at {names[place]}" for place in (0, -1)]
         finding += f" The mean norm of {name} features is {listed(ends)}."
-    if len(norms) == len(CLASSES):
+    if len(norms) == len(GROUPS):
         stronger = norms["emergent"] > norms["initialisation"]
         since = len(stronger) - int(np.logical_and.accumulate(stronger[::-1]).sum())
         finding += f" Emergent features are the stronger ones from {names[since]} on." if stronger[-1] else ""

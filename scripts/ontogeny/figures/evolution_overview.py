@@ -14,14 +14,16 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from ontogeny.colours import GROUPS
 from ontogeny.config.figures import EvolutionOverviewFigure, FigureStyle
 from ontogeny.errors import UserError
 from ontogeny.evaluation.feature_table import Features
-from ontogeny.figures.axes import SiteAxis, site_axis, site_names, step_name
+from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, counted, listed, rounded
 from ontogeny.figures.norms import bracket, draw_norms, features_to_draw, norm_bar, read_geometry, sample_norms
-from ontogeny.figures.style import CLASSES, INK, MM_PER_INCH, THICK, letter, page, panel, room, size_of, width_of
+from ontogeny.figures.style import INK, MM_PER_INCH, THICK, letter, page, panel, room, size_of, width_of
 from ontogeny.figures.tables import SITE
+from ontogeny.site_names import site_names, step_name
 from ontogeny.sites import Site
 
 TITLE = "Evolution of features"
@@ -41,7 +43,7 @@ DESCRIPTION = (
 
 OTHER = [f"other_{field}" for field in SITE]
 """Columns that name the second site of a pair."""
-MAPS = ("all", *CLASSES)
+MAPS = ("all", *GROUPS)
 """Whose cosines are shown."""
 COSINES = "YlGnBu"
 """Colour map of cosines, unlike that of norms."""
@@ -113,7 +115,7 @@ def values(
         persistence: its `persistence.csv`.
         settings: number of features and seed of the sample.
     """
-    names = [name for name in CLASSES if (features.table["class"] == name).any()]
+    names = [name for name in GROUPS if (features.table["class"] == name).any()]
     pairs = read_geometry(rotation, [*OTHER, "class"], features)
     lives = read_geometry(persistence, ["class", "sites_above"], features)
     wide = pairs.pivot(index=["class", *SITE, *OTHER], columns="metric", values="value").reset_index()
@@ -156,7 +158,7 @@ def _draw_maps(
         axis = panel(figure, left + number * (side + NEAR), bottom, side, side)
         _draw_map(axis, sites, cosine_matrix(sites, rows[rows["class"] == name]), low)
         count = totals.get(name, sum(totals.values()))
-        axis.set_title(f"{name} ({count:,})", fontsize=style.font_size - 1, color=CLASSES.get(name, INK), pad=3)
+        axis.set_title(f"{name} ({count:,})", fontsize=style.font_size - 1, color=GROUPS.get(name, INK), pad=3)
         if number:
             axis.tick_params(labelleft=False)
             axis.set_ylabel("")
@@ -216,8 +218,8 @@ def _draw_persistence(
 def _look(name: str) -> dict[str, Any]:
     """Fill the histogram of initialisation features, and draw that of emergent ones in outline."""
     if name == "initialisation":
-        return {"facecolor": CLASSES[name], "edgecolor": "none", "alpha": 0.45}
-    return {"facecolor": "none", "edgecolor": CLASSES[name], "linewidth": 1.3 * THICK}
+        return {"facecolor": GROUPS[name], "edgecolor": "none", "alpha": 0.45}
+    return {"facecolor": "none", "edgecolor": GROUPS[name], "linewidth": 1.3 * THICK}
 
 
 def _draw_key(axis: Axes, labels: dict[str, str]) -> None:
@@ -228,7 +230,7 @@ def _draw_key(axis: Axes, labels: dict[str, str]) -> None:
         piece = Rectangle((left, top - 2 / height), 3 / width, 2 / height, clip_on=False, **_look(name))
         axis.add_patch(piece).set_transform(axis.transAxes)
         axis.text(
-            left + 4 / width, top, text, color=CLASSES[name], transform=axis.transAxes, va="top", fontsize="small",
+            left + 4 / width, top, text, color=GROUPS[name], transform=axis.transAxes, va="top", fontsize="small",
             linespacing=1.1,
         )  # fmt: skip
 

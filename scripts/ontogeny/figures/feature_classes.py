@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ontogeny.colours import GROUPS, class_colours
 from ontogeny.config.figures import FeatureClassesFigure, FigureStyle
 from ontogeny.errors import UserError
 from ontogeny.evaluation.emergence import CLASSES, feature_classes
@@ -19,7 +20,6 @@ from ontogeny.evaluation.feature_table import Features
 from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, counted, listed
 from ontogeny.figures.norms import features_to_draw, norms_as_drawn, read_geometry, tidy
-from ontogeny.figures.style import CLASSES as COLOURS
 from ontogeny.figures.style import (
     INK,
     LIGHT,
@@ -32,7 +32,6 @@ from ontogeny.figures.style import (
     page,
     panel,
     room,
-    shades,
     size_of,
     width_of,
 )
@@ -54,15 +53,6 @@ STRIP = 1.0
 """Millimetres of the strips at the right of the areas that span the classes of the paper."""
 DASHES = dict(zip(CLASSES, ("-", "--", ":", "-", "--"), strict=True))
 DRAWN = ["panel", "class", "threshold", *SITE, "value", "features", "dictionary", "run", "rows"]
-
-
-def class_colours() -> dict[str, str]:
-    """Give each class a shade of the colour of the class of the paper that it is a part of, lighter from the first."""
-    colours: dict[str, str] = {}
-    for whole, colour in COLOURS.items():
-        parts = [name for name, of in CLASSES.items() if of == whole]
-        colours |= dict(zip(parts, shades(colour, len(parts))[::-1], strict=True))
-    return colours
 
 
 def draw(tables: Sequence[Path], settings: FeatureClassesFigure, style: FigureStyle) -> tuple[Figure, pd.DataFrame]:
@@ -137,7 +127,7 @@ def _group_names(rows: pd.DataFrame, threshold: float) -> dict[str, str]:
     away = (rows["threshold"] - threshold).abs()
     at_tau = rows[away == away.min()]
     totals = at_tau.groupby(at_tau["class"].map(CLASSES))["features"].sum()
-    return {name: f"{name}\n{totals[name]:,} at τ" for name in COLOURS}
+    return {name: f"{name}\n{totals[name]:,} at τ" for name in GROUPS}
 
 
 def _draw_counts(axis: Axes, rows: pd.DataFrame, threshold: float, groups: dict[str, str]) -> None:
@@ -164,9 +154,9 @@ def _draw_counts(axis: Axes, rows: pd.DataFrame, threshold: float, groups: dict[
     for whole, text in groups.items():
         own = [number for number, of in enumerate(CLASSES.values()) if of == whole]
         low, high = tops_CT[own[0], -1], tops_CT[own[-1] + 1, -1]
-        look: dict[str, Any] = {"color": COLOURS[whole], "linewidth": 2, "clip_on": False, "solid_capstyle": "butt"}
+        look: dict[str, Any] = {"color": GROUPS[whole], "linewidth": 2, "clip_on": False, "solid_capstyle": "butt"}
         axis.plot([right, right], [low, high], transform=axis.get_yaxis_transform(), **look)
-        ends.append(End(beside, (low + high) / 2, text, COLOURS[whole]))
+        ends.append(End(beside, (low + high) / 2, text, GROUPS[whole]))
     label_ends(axis, ends, 1.5 + STRIP)
 
 
@@ -207,7 +197,7 @@ def _draw_norms(axis: Axes, sites: SiteAxis, rows: pd.DataFrame, threshold: floa
         look = {"color": colours[str(name)], "linestyle": DASHES[str(name)], "marker": "o", "markersize": 2}
         sites.line(axis, y, look | ({"markerfacecolor": "white"} if CLASSES[str(name)] == "emergent" else {}))
         text = f"{name} ({of_class['features'].iloc[0]:,})"
-        ends.append(End(sites.positions[-1], y[-1], text, COLOURS[CLASSES[str(name)]]))
+        ends.append(End(sites.positions[-1], y[-1], text, GROUPS[CLASSES[str(name)]]))
     axis.axhline(threshold, color=LIGHT, linewidth=THIN, zorder=0)
     axis.set_ylim(0, 1.02)
     axis.set_yticks([0, threshold, 1], ["0", f"τ = {threshold:g}", "1"])

@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 
 from ontogeny.config.figures import FigureSettings, FigureStyle
 from ontogeny.errors import UserError
-from ontogeny.figures.axes import StepScale, step_scale
+from ontogeny.figures.axes import mark_steps
 from ontogeny.figures.caption import Caption, counted, listed, rounded
 from ontogeny.figures.style import GREY, LIGHT, MODELS, THICK, THIN, End, display_name, label_ends, page, panel, room
 from ontogeny.figures.tables import read_table
+from ontogeny.step_scale import StepScale, step_scale
 
 TITLE = "Training of the language model"
 DESCRIPTION = (
@@ -60,7 +61,7 @@ def draw(tables: Sequence[Path], settings: FigureSettings, style: FigureStyle) -
     figure = page(settings)
     right = room([*labels.values(), UNIFORM], style)
     axis = panel(figure, LEFT, BOTTOM, settings.width - LEFT - right, settings.height - BOTTOM - TOP)
-    scale.mark(axis)
+    mark_steps(scale, axis)
     axis.set_ylabel("Next-token loss (nats)")
     ends = [
         _draw_line(axis, scale, rows[rows["split"] == split], split, MODELS[number % len(MODELS)], labels[name, split])

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from ontogeny.config.figures import FigureStyle, TasksFigure
-from ontogeny.figures.axes import site_names, step_name
 from ontogeny.figures.caption import Caption, among, listed, rounded
 from ontogeny.figures.style import CROSSCODERS, GREY, INK, LIGHT, THIN, End, label_ends, room
 from ontogeny.figures.tables import SITE, sites_of
@@ -27,6 +26,7 @@ from ontogeny.figures.tasks import (
     scores,
     with_interval,
 )  # fmt: skip
+from ontogeny.site_names import site_names, step_name
 from ontogeny.sites import Site
 
 TITLE = "Features that tasks need, and that are enough for them"

@@ -12,13 +12,14 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from numpy.typing import NDArray
 
+from ontogeny.colours import GROUPS
 from ontogeny.config.figures import DecoderNormsFigure
 from ontogeny.errors import UserError
 from ontogeny.evaluation.feature_table import Features, read_features
 from ontogeny.evaluation.tables import COLUMNS
 from ontogeny.figures.axes import SiteAxis
 from ontogeny.figures.caption import counted
-from ontogeny.figures.style import CLASSES, GREY, MM_PER_INCH, POINTS_PER_INCH, THICK, size_of, spread, width_of
+from ontogeny.figures.style import GREY, MM_PER_INCH, POINTS_PER_INCH, THICK, size_of, spread, width_of
 from ontogeny.figures.tables import SITE, read_table
 from ontogeny.randomness import generator
 
@@ -135,11 +136,11 @@ def bracket(axis: Axes, rows: pd.DataFrame, totals: Mapping[str, int], upright: 
         ends = [1 - (first + 0.1) / count, 1 - (last + 0.9) / count]
         x = -2 * millimetre
         axis.plot(
-            [x, x], ends, color=CLASSES[name], linewidth=2 * THICK, transform=axis.transAxes, clip_on=False,
+            [x, x], ends, color=GROUPS[name], linewidth=2 * THICK, transform=axis.transAxes, clip_on=False,
             solid_capstyle="butt",
         )  # fmt: skip
         axis.text(
-            -4 * millimetre, 1 - place, text, color=CLASSES[name], transform=axis.transAxes, ha="right", va="center",
+            -4 * millimetre, 1 - place, text, color=GROUPS[name], transform=axis.transAxes, ha="right", va="center",
             rotation=90 if upright else 0, multialignment="center" if upright else "right",
         )  # fmt: skip
     if not upright:

@@ -11,12 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from ontogeny.colours import shades
 from ontogeny.config.figures import FigureSettings, FigureStyle
 from ontogeny.errors import UserError
-from ontogeny.figures.axes import site_names
 from ontogeny.figures.caption import Caption, among, counted, listed, rounded
-from ontogeny.figures.style import CROSSCODERS, SINGLES, THIN, End, display_name, label_ends, page, panel, room, shades
+from ontogeny.figures.style import CROSSCODERS, SINGLES, THIN, End, display_name, label_ends, page, panel, room
 from ontogeny.figures.tables import SITE, over_seeds, read_metrics, sites_of
+from ontogeny.site_names import site_names
 from ontogeny.sites import Site
 
 TITLE = "Sparsity and reconstruction"

@@ -9,9 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ontogeny.colours import shades
 from ontogeny.config.figures import FigureStyle, ReconstructionFigure
 from ontogeny.errors import UserError
-from ontogeny.figures.axes import SiteAxis, site_axis, site_names
+from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, among, counted, listed, rounded
 from ontogeny.figures.style import (
     CROSSCODERS,
@@ -27,9 +28,9 @@ from ontogeny.figures.style import (
     page,
     panel,
     room,
-    shades,
 )  # fmt: skip
 from ontogeny.figures.tables import RUN, SITE, over_seeds, read_metrics, sites_of
+from ontogeny.site_names import site_names
 from ontogeny.sites import Site
 
 TITLE = "Reconstruction at every site"

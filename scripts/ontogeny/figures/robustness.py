@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ontogeny.colours import GROUPS
 from ontogeny.config.figures import FigureStyle, RobustnessFigure
 from ontogeny.errors import UserError
 from ontogeny.evaluation.agreement import ALL, BOTH, EITHER, EMERGENT
 from ontogeny.figures.axes import site_axis
 from ontogeny.figures.caption import Caption, counted, listed, rounded
 from ontogeny.figures.style import (
-    CLASSES,
     GREY,
     INK,
     LIGHT,
@@ -131,7 +131,7 @@ def _draw_steps(axis: Axes, rows: pd.DataFrame, name: str) -> None:
     first = cells["shared_step"] == steps[0]
     axis.scatter(
         cells["shared_step"].map(at), cells["other_shared_step"].map(at), areas(cells["features"].to_numpy(np.float64)),
-        color=np.where(first, CLASSES["initialisation"], CLASSES["emergent"]), linewidth=0, alpha=0.8, clip_on=False,
+        color=np.where(first, GROUPS["initialisation"], GROUPS["emergent"]), linewidth=0, alpha=0.8, clip_on=False,
         zorder=3,
     )  # fmt: skip
     for line, text in enumerate(reversed(_words(rows))):

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 from numpy.typing import NDArray
@@ -32,9 +31,6 @@ SINGLES = ("#4D4D4D", "#E69F00", "#8C8C8C")
 """Dictionaries over one site, in order."""
 MODELS = (INK, "#CC79A7", "#56B4E9")
 """Language models, in order."""
-CLASSES = {"initialisation": "#D55E00", "emergent": "#009E73"}
-"""Classes of features, everywhere."""
-
 OVERHANG = 2.0
 """Millimetres by which names at the ends of lines may reach beyond the frame."""
 
@@ -110,15 +106,6 @@ def letter(axis: Axes, text: str, left: float = 9.0) -> None:
 def display_name(name: str) -> str:
     """Write a name of the study as people say it: `random_sae` is `random SAE`."""
     return " ".join("SAE" if word == "sae" else word for word in re.split(r"[_-]+", name))
-
-
-def shades(colour: str, count: int) -> list[str]:
-    """Make shades of a colour from light to dark, apart in grey as well; a single one is the colour itself."""
-    if count == 1:
-        return [colour]
-    base = np.array(to_rgb(colour))
-    weights = np.linspace(-0.4, 0.4, count)
-    return [to_hex(base + (1 - base) * -w if w < 0 else base * (1 - w)) for w in weights]
 
 
 class End(NamedTuple):

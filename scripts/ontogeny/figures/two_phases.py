@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ontogeny.colours import shades
 from ontogeny.config.figures import FigureStyle, TwoPhasesFigure
 from ontogeny.errors import UserError
 from ontogeny.figures.axes import SiteAxis, site_axis
@@ -24,7 +25,6 @@ from ontogeny.figures.style import (
     page,
     panel,
     room,
-    shades,
 )
 from ontogeny.figures.tables import SITE, read_metrics, read_table
 from ontogeny.sites import Site
