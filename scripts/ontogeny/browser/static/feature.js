@@ -1,0 +1,108 @@
+// The page of a feature: one site at a time, in charts, samples and promoted tokens.
+
+import { drawCharts, markSite } from "./charts.js";
+import { send } from "./keys.js";
+import { setUpSamples, shade } from "./samples.js";
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const slider = document.getElementById("site");
+const MILLISECONDS = 700;
+
+/** Show what the feature does at a site. */
+function show() {
+  const site = slider ? Number(slider.value) : 0;
+  const mode = document.querySelector("[name=mode]:checked")?.value ?? "all";
+  if (slider) {
+    slider.setAttribute("aria-valuetext", data.axis.names[site]);
+    document.getElementById("site-name").textContent = data.axis.names[site];
+  }
+  shade(data, mode, site);
+  showPromotions(site);
+  markSite(data, site);
+}
+
+function showPromotions(site) {
+  if (!data.promotions.length) return;
+  const where = document.getElementById("promotions-site");
+  if (where) where.textContent = data.axis.names[site];
+  for (const table of document.querySelectorAll("[data-bars]")) {
+    const pairs = data.promotions[site][table.dataset.bars];
+    const most = Math.max(...pairs.map(([, logit]) => Math.abs(logit)), 1e-12);
+    table.tBodies[0].replaceChildren(...pairs.map(([text, logit]) => {
+      const row = document.createElement("tr");
+      const token = row.appendChild(document.createElement("th"));
+      token.scope = "row";
+      const word = token.appendChild(document.createElement("span"));
+      word.className = "word";
+      word.textContent = text;
+      const cell = row.appendChild(document.createElement("td"));
+      cell.className = "n";
+      cell.style.setProperty("--w", (Math.abs(logit) / most).toFixed(3));
+      cell.textContent = Number(logit.toPrecision(3)).toString().replace("-", "\u2212");
+      return row;
+    }));
+  }
+}
+
+/** Leave the shading that all sites share once a site is chosen. */
+function chooseSite(site) {
+  slider.value = site;
+  const shared = document.querySelector("[name=mode][value=all]");
+  if (shared.checked) (document.querySelector("[name=mode][value=read]") ?? document.querySelector("[name=mode][value=written]")).checked = true;
+  show();
+}
+
+function setUpSites() {
+  const play = document.getElementById("play");
+  let timer = null;
+  const stop = () => {
+    clearInterval(timer);
+    timer = null;
+    play.firstElementChild.textContent = "▶";
+    play.setAttribute("aria-label", `Play through the ${data.axis.noun}s`);
+  };
+  slider.addEventListener("input", () => { stop(); chooseSite(slider.value); });
+  for (const radio of document.querySelectorAll("[name=mode]")) radio.addEventListener("change", show);
+  play.addEventListener("click", () => {
+    if (timer) return stop();
+    const last = Number(slider.max);
+    chooseSite(Number(slider.value) === last ? 0 : Number(slider.value));
+    play.firstElementChild.textContent = "❚❚";
+    play.setAttribute("aria-label", "Pause");
+    timer = setInterval(() => {
+      if (Number(slider.value) === last) return stop();
+      chooseSite(Number(slider.value) + 1);
+    }, MILLISECONDS);
+  });
+}
+
+function setUpNotes() {
+  const form = document.querySelector("form.notes");
+  if (!form) return;
+  const state = form.querySelector(".state");
+  let dirty = false;
+  const tell = (text, bad = false) => { state.textContent = text; state.classList.toggle("bad", bad); };
+  const save = async () => {
+    tell("Saving…");
+    dirty = false;
+    try {
+      const found = await send(form);
+      if (!dirty) tell("Saved");
+      document.getElementById("reading").textContent = found.interpretation
+        || document.querySelector("#notes blockquote p")?.textContent || "";
+    } catch (error) {
+      dirty = true;
+      tell(`Not saved: ${error.message}`, true);
+    }
+  };
+  form.addEventListener("input", () => { dirty = true; tell("Not saved yet"); });
+  form.addEventListener("change", save);
+  form.addEventListener("submit", (event) => { event.preventDefault(); save(); });
+  window.addEventListener("beforeunload", (event) => { if (dirty) event.preventDefault(); });
+}
+
+setUpSamples();
+if (slider) setUpSites();
+setUpNotes();
+drawCharts(data, slider ? chooseSite : null);
+show();
