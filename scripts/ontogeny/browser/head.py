@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from ontogeny.browser.axis import Axis, axis_of, describe
-from ontogeny.browser.quantities import Quantity, number, quantities_of
+from ontogeny.browser.quantities import Quantity, quantities_of
 from ontogeny.database.documents import Run, RunName
 
 K = re.compile(r"(^|-)k\d")
@@ -35,7 +35,7 @@ class RunHead:
     def sparsity(self) -> str:
         """How sparse it was asked to be: `k = 32` where its name has a k, else the sparsity coefficient."""
         kind = "k =" if K.search(self.run.run) else "sparsity"
-        return f"{kind} {number(self.run.sparsity)}"
+        return f"{kind} {self.run.sparsity:g}"
 
 
 def run_head(run: Run) -> RunHead:

@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ontogeny.browser.links import SECTIONS, Links
 from ontogeny.browser.parameters import SIZES, choices
 from ontogeny.browser.quantities import number, percent
-from ontogeny.colours import class_colours
+from ontogeny.colours import class_colours, dark_class_colours
 
 TEMPLATES = Path(__file__).parent / "templates"
 STATIC = Path(__file__).parent / "static"
@@ -24,7 +24,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(number=number, percent=percent)
-    made.globals.update(sections=SECTIONS, sizes=SIZES, choices=choices, class_colours=class_colours())
+    made.globals.update(sections=SECTIONS, sizes=SIZES, choices=choices, class_colours=class_colours(), dark_class_colours=dark_class_colours())
     return made
 
 

@@ -80,7 +80,7 @@ def _view(place: int, sample: Sample, largest: float) -> SampleView:
         middle=middle,
         near=range(max(middle - NEAR, 0), min(middle + NEAR + 1, len(sample.tokens))),
         activation=number(sample.activation),
-        place=f"document {sample.document}, context {sample.context}, position {sample.position}",
+        place=f"document {sample.document}, position {sample.position}",
     )
 
 

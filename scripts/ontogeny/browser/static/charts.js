@@ -93,7 +93,7 @@ function drawHistogram(data) {
     type: "bar", x, y: data.histogram, width, marker: { color: colour("fire") },
     customdata: x.map((middle) => [middle - width / 2, middle + width / 2]),
     hovertemplate: "%{customdata[0]:.3g} to %{customdata[1]:.3g}: %{y} rows<extra></extra>",
-  }], layout({ bargap: 0, margin: { l: 40, r: 8, t: 4, b: 34 }, xaxis: { title: { text: "Activation", standoff: 4 }, range: [0, data.largest] }, yaxis: { type: "log", dtick: 1, title: { text: "Rows", standoff: 4 } } }), CONFIG);
+  }], layout({ bargap: 0, margin: { l: 40, r: 8, t: 4, b: 34 }, xaxis: { title: { text: "Activation", standoff: 4 }, range: [0, data.largest] }, yaxis: { type: "log", dtick: 1, range: [-0.1, Math.log10(Math.max(...data.histogram, 1)) + 0.15], title: { text: "Rows", standoff: 4 } } }), CONFIG);
 }
 
 function drawAttributions(data) {
