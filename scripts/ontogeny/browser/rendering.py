@@ -24,7 +24,13 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(number=number, percent=percent)
-    made.globals.update(sections=SECTIONS, sizes=SIZES, choices=choices, class_colours=class_colours(), dark_class_colours=dark_class_colours())
+    made.globals.update(
+        sections=SECTIONS,
+        sizes=SIZES,
+        choices=choices,
+        class_colours=class_colours(),
+        dark_class_colours=dark_class_colours(),
+    )
     return made
 
 

@@ -55,7 +55,10 @@ def connect(settings: DatabaseSettings, home: Path) -> Iterator[Database[Documen
     """
     if settings.uri == EMBEDDED:
         with serving(home) as port, _explained(f"{home}: the embedded database", lambda: _mend(home)):
-            yield from _database(MongoClient("127.0.0.1", port, directConnection=True), settings.name)
+            yield from _database(
+                MongoClient("127.0.0.1", port, directConnection=True, serverSelectionTimeoutMS=SELECTION_MS),
+                settings.name,
+            )
         return
     name = f"database.uri: {server_name(settings)}"
     with _explained(name, lambda: f"mend the address, start the server, or use {EMBEDDED!r}"):

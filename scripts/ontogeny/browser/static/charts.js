@@ -75,10 +75,10 @@ function diverging() {
 }
 
 function drawRotation(data) {
-  const names = data.axis.names.map((name) => name.replace("step ", ""));
+  const { names, short } = data.axis;
   const every = Math.ceil(names.length / 12);
   const numbers = names.map((_, n) => n);
-  const ticks = { tickvals: numbers.filter((n) => n % every === 0), ticktext: names.filter((_, n) => n % every === 0), showgrid: false, zeroline: false, ticks: "" };
+  const ticks = { tickvals: numbers.filter((n) => n % every === 0), ticktext: short.filter((_, n) => n % every === 0), showgrid: false, zeroline: false, ticks: "" };
   const text = data.rotation.map((row, i) => row.map((_, j) => `${names[j]} and ${names[i]}`));
   Plotly.react(place("rotation"), [{
     type: "heatmap", z: data.rotation, x: numbers, y: numbers, text, zmin: -1, zmax: 1, colorscale: diverging(), xgap: 1, ygap: 1,

@@ -2,6 +2,7 @@
 
 import { drawCharts, markSite } from "./charts.js";
 import { send } from "./keys.js";
+import { write } from "./numbers.js";
 import { setUpSamples, shade } from "./samples.js";
 
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -38,7 +39,7 @@ function showPromotions(site) {
       const cell = row.appendChild(document.createElement("td"));
       cell.className = "n";
       cell.style.setProperty("--w", (Math.abs(logit) / most).toFixed(3));
-      cell.textContent = Number(logit.toPrecision(3)).toString().replace("-", "\u2212");
+      cell.textContent = write(logit);
       return row;
     }));
   }

@@ -1,7 +1,8 @@
 // Samples: tokens shaded by what happens at one site, with the value under the pointer or the cursor.
 
+import { write } from "./numbers.js";
+
 const UNREAD = -128;
-const write = (value) => Number(value.toPrecision(3)).toString().replace("-", "\u2212");
 const tip = document.createElement("div");
 tip.id = "tip";
 tip.hidden = true;
