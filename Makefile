@@ -1,9 +1,10 @@
 # make figures   from text to results/figures/index.html
+# make browse    the features of the study as web pages, from its database
 # make test      every check and test
 # make test-slurm      the tests on a real SLURM of two nodes, brought up on this machine (root and apt-get)
 # make check-cluster   what a SLURM cluster lacks, one line each; make queue shows its jobs by rule
 # make setup     the environment alone, as on the login node of a cluster
-# CONFIG=configs/<study>.yaml chooses another study for figures, database, report and plan.
+# CONFIG=configs/<study>.yaml chooses another study for figures, database, browse, report and plan.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +18,7 @@ STUDY = --profile profiles/local --configfile $(CONFIG)
 # Results of a study are in a folder of its own: results/ of the default one, results/<study>/ of another.
 ROOT = root=$$($(BIN)/python scripts/root.py --config $(CONFIG)) || exit 1
 
-.PHONY: setup figures database report plan test unit end-to-end test-slurm check check-cluster queue bench bench-browser docs lock clean
+.PHONY: setup figures database browse report plan test unit end-to-end test-slurm check check-cluster queue bench bench-browser docs lock clean
 .DEFAULT_GOAL := figures
 
 setup: $(VENV)/.made
@@ -27,6 +28,9 @@ figures: $(VENV)/.made
 
 database: $(VENV)/.made
 	@$(ROOT); $(SNAKEMAKE) $(STUDY) --quiet rules reason host -- $$root/database/
+
+browse: database
+	@$(BIN)/python scripts/browse.py --config $(CONFIG)
 
 report: $(VENV)/.made
 	@$(ROOT); $(SNAKEMAKE) $(STUDY) --report $$root/report.html -- $$root/figures/

@@ -169,7 +169,7 @@ def test_operators_in_words_are_words(client: TestClient) -> None:
 
 
 def test_an_address_is_written_back_as_it_was_read(client: TestClient) -> None:
-    query = "q=w7%2A&tag=a+b&sort=density&context=1&desc=1&size=25&class=fading&class=lasting&min.density=0.1"
+    query = "q=w7%2A&sort=density&context=1&desc=1&size=25&class=fading&class=lasting&min.density=0.1"
     page = unescape(client.get(address("run", "?" + query)).text)
     assert f'href="{address("run", "random?" + query)}"' in page
     assert 'value="w7*"' in page

@@ -81,25 +81,27 @@ function setUpNotes() {
   const form = document.querySelector("form.notes");
   if (!form) return;
   const state = form.querySelector(".state");
-  let dirty = false;
+  const written = () => ["interpretation", "tags", "note"].map((name) => form.elements[name].value).join("\n\n");
+  let stored = written();
+  const isDirty = () => written() !== stored;
   const tell = (text, bad = false) => { state.textContent = text; state.classList.toggle("bad", bad); };
   const save = async () => {
     tell("Saving…");
-    dirty = false;
     try {
+      const sent = written();
       const found = await send(form);
-      if (!dirty) tell("Saved");
+      stored = sent;
+      tell(isDirty() ? "Not saved yet" : "Saved");
       document.getElementById("reading").textContent = found.interpretation
         || document.querySelector("#notes blockquote p")?.textContent || "";
     } catch (error) {
-      dirty = true;
       tell(`Not saved: ${error.message}`, true);
     }
   };
-  form.addEventListener("input", () => { dirty = true; tell("Not saved yet"); });
+  form.addEventListener("input", () => tell(isDirty() ? "Not saved yet" : ""));
   form.addEventListener("change", save);
   form.addEventListener("submit", (event) => { event.preventDefault(); save(); });
-  window.addEventListener("beforeunload", (event) => { if (dirty) event.preventDefault(); });
+  window.addEventListener("beforeunload", (event) => { if (isDirty()) event.preventDefault(); });
 }
 
 setUpSamples();

@@ -38,8 +38,17 @@ export function say(text) {
   document.getElementById("said").textContent = text;
 }
 
-/** Send the fields of a form; return what is stored now, or throw what the server says is wrong. */
-export async function send(form) {
+let last = Promise.resolve();
+
+/** Send the fields of a form after all that was sent before, upon whose revision it builds; return what is stored now,
+ * or throw what the server says is wrong. */
+export function send(form) {
+  const sent = last.then(() => post(form));
+  last = sent.catch(() => {});
+  return sent;
+}
+
+async function post(form) {
   const answer = await fetch(form.action, {
     method: "POST",
     body: new URLSearchParams(new FormData(form)),
