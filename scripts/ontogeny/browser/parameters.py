@@ -58,13 +58,10 @@ class ListQuery(Settings):
 
     def of_database(self) -> Query:
         """Make the query that the database answers."""
-        dead: dict[str, tuple[float | None, float | None]] = {
-            "hide": {"dead": (0.0, 0.0)},
-            "only": {"dead": (1.0, 1.0)},
-        }.get(self.dead, {})  # type: ignore[assignment]
+        ends = {"hide": (0.0, 0.0), "show": None, "only": (1.0, 1.0)}[self.dead]
         return Query(
             **self.model_dump(include={"words", "in_context", "order", "descending", "bookmarked", "tag"}),
-            between={**self.between, **dead},
+            between=self.between if ends is None else {**self.between, "dead": ends},
             among=self.among,
         )
 

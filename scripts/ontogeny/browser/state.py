@@ -21,21 +21,6 @@ KEPT = 32
 Extents = dict[str, tuple[float, float] | None]
 
 
-@dataclass(frozen=True)
-class State:
-    """The database, the templates, and where the study is."""
-
-    connection: Connection
-    """The database."""
-    renderer: Renderer
-    """The templates."""
-    study: str
-    """Name of the study of the server."""
-    root: Path
-    """Its results root."""
-    extents: "ExtentsCache" = field(default_factory=lambda: ExtentsCache())
-
-
 class ExtentsCache:
     """Remembers the extents of quantities, which a content never changes."""
 
@@ -55,6 +40,22 @@ class ExtentsCache:
                 while len(self._known) > KEPT:
                     self._known.popitem(last=False)
         return found
+
+
+@dataclass(frozen=True)
+class State:
+    """The database, the templates, and where the study is."""
+
+    connection: Connection
+    """The database."""
+    renderer: Renderer
+    """The templates."""
+    study: str
+    """Name of the study of the server."""
+    root: Path
+    """Its results root."""
+    extents: ExtentsCache = field(default_factory=ExtentsCache)
+    """What is known of the quantities of runs."""
 
 
 def find_run(database: Database[Document], name: RunName) -> RunHead:
