@@ -18,7 +18,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(root: Path) -> Iterator[TestClient]:
     with browsing(root) as client:
         yield client
