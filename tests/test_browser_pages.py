@@ -214,3 +214,19 @@ def test_scripts_and_styles_come_from_the_server_alone(client: TestClient) -> No
     assert re.findall(r"<script(?![^>]*(?:src=|application/json))", html) == []
     assert re.findall(r"\son\w+=", html) == []
     assert client.get("/static/plotly.min.js").headers["content-type"].startswith("text/javascript")
+
+
+def test_a_page_says_the_quantities_of_its_feature(client: TestClient, runs: dict[str, RunFiles]) -> None:
+    row = pq.read_table(runs["models"].features / "features.parquet").to_pylist()[7]
+    decoder = pq.read_table(runs["models"].features / "decoders.parquet").to_pylist()[7]
+    task = pq.read_table(runs["models"].metrics / "attributions-gpt.parquet").to_pylist()[7]
+    html = client.get(address("models", 7)).text
+    said = {text_of(name): value for name, value in re.findall(r"<dt[^>]*>(.*?)</dt><dd>(.*?)</dd>", html)}
+    share = row["decoder_norm"][1] / sum(row["decoder_norm"])
+    assert said["Density"] == f"{100 * row['density']:.3g} %"
+    assert said["Relative norm"] == f"{100 * share:.1f} %"
+    assert float(said["Decoder cosine"].replace("\u2212", "-")) == pytest.approx(decoder["rotation"][1], rel=0.01)
+    assert float(said["Attribution: induction (gpt)"].replace("\u2212", "-")) == pytest.approx(
+        task["induction"][0], rel=0.01
+    )
+    assert "Emergence step" not in said

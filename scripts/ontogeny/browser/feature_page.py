@@ -10,13 +10,14 @@ from ontogeny.browser.drawing import Sparkline, sparkline
 from ontogeny.browser.feature_data import feature_data
 from ontogeny.browser.head import RunHead
 from ontogeny.browser.parameters import ListQuery
-from ontogeny.browser.quantities import Quantity, in_documents, number, value_of
+from ontogeny.browser.quantities import Quantity, number
 from ontogeny.browser.samples import SampleGroup, sample_groups
+from ontogeny.database.columns import ColumnBuilder, column_values
 from ontogeny.database.connect import Document
 from ontogeny.database.documents import Edit
 from ontogeny.database.edits import edit_of
 from ontogeny.database.feature_documents import Details, Feature
-from ontogeny.database.query import find_features, read_columns
+from ontogeny.database.query import find_features
 from ontogeny.database.reading import read_details, read_features
 
 
@@ -99,7 +100,7 @@ def feature_page(database: Database[Document], head: RunHead, feature: int, quer
         query=query,
         place=place_in_list(database, head, feature, query),
         feature=found,
-        facts=_facts(database, head, found),
+        facts=_facts(head, found, details),
         groups=sample_groups(details.samples, found.max_activation),
         neighbours=_neighbours(head, neighbours, details),
         data=feature_data(head, found, details),
@@ -121,10 +122,12 @@ def place_in_list(database: Database[Document], head: RunHead, feature: int, que
     return Place(None, len(found_N), 1, before if before >= 0 else None, after if after < head.run.latents else None)
 
 
-def _facts(database: Database[Document], head: RunHead, feature: Feature) -> tuple[tuple[Quantity, str], ...]:
-    read = read_columns(database, head.run, [name for name in head.quantities if not in_documents(name)])
-    values = [(quantity, value_of(feature, name, read)) for name, quantity in head.quantities.items()]
-    return tuple((quantity, quantity.write(value)) for quantity, value in values if value is not None)
+def _facts(head: RunHead, feature: Feature, details: Details) -> tuple[tuple[Quantity, str], ...]:
+    """Write the quantities that a feature has, as the columns of its run hold them."""
+    columns = ColumnBuilder()
+    columns.add(feature, details)
+    values = {column.name: float(column_values(column).values[0]) for column in columns.documents(content="")}
+    return tuple((known, known.write(values[name])) for name, known in head.quantities.items() if name in values)
 
 
 def _neighbours(head: RunHead, features: list[Feature], details: Details) -> tuple[Neighbour, ...]:

@@ -9,7 +9,7 @@ for (const button of document.querySelectorAll("[data-keys]")) {
 }
 
 function isTyping(target) {
-  return target.closest("input:not([type=checkbox], [type=radio]), select, textarea, [contenteditable], [role=group], dialog");
+  return target.closest("input:not([type=checkbox]), select, textarea, [contenteditable], [role=group], dialog");
 }
 
 function follow(selector) {
@@ -33,9 +33,11 @@ document.addEventListener("keydown", (event) => {
   if (KEYS[event.key]?.()) event.preventDefault();
 });
 
-/** Say something to those who do not see the page. */
-export function say(text) {
-  document.getElementById("said").textContent = text;
+/** Say something to those who do not see the page; to all where it is wrong. */
+function say(text, isWrong = false) {
+  const said = document.getElementById("said");
+  said.textContent = text;
+  said.className = isWrong ? "wrong" : "unseen";
 }
 
 let last = Promise.resolve();
@@ -72,11 +74,8 @@ for (const form of document.querySelectorAll("form.star")) {
       button.firstElementChild.textContent = bookmark ? "★" : "☆";
       form.elements.bookmark.value = bookmark ? "off" : "on";
       say(bookmark ? "bookmarked" : "bookmark removed");
-      button.title = "Bookmark";
     } catch (error) {
-      button.title = error.message;
-      say(error.message);
-      window.alert(error.message);
+      say(`Not saved: ${error.message}`, true);
     }
     button.disabled = false;
     button.focus();
