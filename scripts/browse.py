@@ -22,7 +22,15 @@ def main(arguments: Namespace) -> None:
     study = read_study(arguments.config)
     root = Path(study.root)
     token = _token(arguments.host, arguments.token_file)
-    app = make_app(study.database, root / "database" / "server", root, study.study, token)
+    app = make_app(
+        study.database,
+        root / "database" / "server",
+        root,
+        study.study,
+        token,
+        study.tokens.context_length,
+        study.figure_names(),
+    )
     with _listen(arguments.host, arguments.port) as listening:
         host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
         # A token from a file is the reader's to know; one that is made here is known from this line alone.

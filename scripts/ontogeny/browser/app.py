@@ -12,13 +12,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from ontogeny.browser import changes, pages
+from ontogeny.browser import changes, pages, study_pages
 from ontogeny.browser.connection import Connection
 from ontogeny.browser.errors import BadRequestError, ForbiddenError, UnavailableError
 from ontogeny.browser.guard import HEADERS, Guard
 from ontogeny.browser.links import Links
 from ontogeny.browser.rendering import Renderer
 from ontogeny.browser.state import State
+from ontogeny.browser.typed_text import TextReaders
 from ontogeny.config.database import DatabaseSettings
 from ontogeny.database.edits import ConflictError
 from ontogeny.database.reading import NotFoundError
@@ -51,7 +52,15 @@ AGAIN_SECONDS = 5
 """After which a reader asks again for a page that a stopped database could not answer."""
 
 
-def make_app(settings: DatabaseSettings, home: Path, root: Path, study: str, token: str | None) -> FastAPI:
+def make_app(
+    settings: DatabaseSettings,
+    home: Path,
+    root: Path,
+    study: str,
+    token: str | None,
+    context_length: int = 128,
+    figures: tuple[str, ...] = (),
+) -> FastAPI:
     """Make the application.
 
     Args:
@@ -60,11 +69,14 @@ def make_app(settings: DatabaseSettings, home: Path, root: Path, study: str, tok
         root: results root of the study.
         study: name of the study, whose runs come first.
         token: what every page needs; None for a server that only its own machine reaches.
+        context_length: tokens that the study's models read at once.
+        figures: figures that the study can draw, in order.
     """
-    state = State(Connection(settings, home), Renderer(Links()), study, root)
+    readers = TextReaders(study, root, context_length)
+    state = State(Connection(settings, home), Renderer(Links()), study, root, readers, figures)
     app = FastAPI(title="Ontogeny", docs_url=None, redoc_url=None, openapi_url=None, lifespan=_held_by(state))
     app.state.browser = state
-    for router in (changes.router, pages.router):
+    for router in (changes.router, study_pages.router, pages.router):
         app.include_router(router)
     app.middleware("http")(Guard(token, _refuse))
     if token is None:

@@ -16,7 +16,12 @@ class Section:
     """What it is called."""
 
 
-SECTIONS = (Section("", "Features"),)
+SECTIONS = (
+    Section("", "Features"),
+    Section("scatter", "Scatter"),
+    Section("compare", "Compare"),
+    Section("try", "Try text"),
+)
 """Pages of every run, in the order of the navigation."""
 
 
@@ -34,6 +39,18 @@ class Links:
     def section(self, run: RunName, section: Section) -> str:
         """Lead to a page of a run."""
         return self._run(run) + quote(section.name)
+
+    def page(self, run: RunName, name: str, query: str = "") -> str:
+        """Lead to a page of a run by name, such as `scatter`."""
+        return self._run(run) + name + (f"?{query}" if query else "")
+
+    def figures(self) -> str:
+        """Lead to the figures of the study."""
+        return "/figures"
+
+    def figure(self, name: str, suffix: str) -> str:
+        """Lead to a file of a figure."""
+        return f"/figures/{quote(name)}.{suffix}"
 
     def features(self, run: RunName, query: str = "") -> str:
         """Lead to the list of features that a query finds."""

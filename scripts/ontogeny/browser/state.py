@@ -11,6 +11,7 @@ from ontogeny.browser.connection import Connection
 from ontogeny.browser.feature_list import column_extents
 from ontogeny.browser.head import RunHead, run_head
 from ontogeny.browser.rendering import Renderer
+from ontogeny.browser.typed_text import TextReaders
 from ontogeny.database.connect import Document
 from ontogeny.database.documents import RunName
 from ontogeny.database.reading import visible_run
@@ -54,6 +55,10 @@ class State:
     """Name of the study of the server."""
     root: Path
     """Its results root."""
+    readers: TextReaders
+    """Dictionaries and models of the study, for texts that are typed."""
+    figures: tuple[str, ...]
+    """Figures that the study can draw."""
     extents: ExtentsCache = field(default_factory=ExtentsCache)
     """What is known of the quantities of runs."""
 

@@ -1,11 +1,11 @@
 // Charts of a feature, by plotly.js, in the colours of the page.
 
-const OKABE_ITO = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C"];
-const CONFIG = { displayModeBar: false, responsive: true };
+export const OKABE_ITO = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C"];
+export const CONFIG = { displayModeBar: false, responsive: true };
 const place = (name) => document.querySelector(`[data-chart=${name}]`);
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-function layout(more = {}) {
+export function layout(more = {}) {
   const { xaxis, yaxis, ...rest } = more;
   const axis = { color: colour("soft"), gridcolor: colour("line"), linecolor: colour("line"), zerolinecolor: colour("line"), fixedrange: true, automargin: true };
   return {
@@ -20,7 +20,7 @@ function layout(more = {}) {
 }
 
 /** Where sites stand, and what is written there: places of a line, or numbers of bars. */
-function siteAxis(data, isLine) {
+export function siteAxis(data, isLine) {
   const { positions, ticks, names, title } = data.axis;
   if (!isLine) return { title: { text: title, standoff: 6 }, tickvals: names.map((_, n) => n), ticktext: names };
   return {
@@ -30,7 +30,7 @@ function siteAxis(data, isLine) {
 }
 
 /** The line of one value a site; what leads over the break after step 0 is dotted. */
-function siteLine(data, values, name, lineColour, isSmall = false) {
+export function siteLine(data, values, name, lineColour, isSmall = false) {
   const x = data.axis.positions;
   const look = { color: lineColour, width: 2 };
   const start = data.axis.gap === null ? 0 : 1;
@@ -43,7 +43,7 @@ function siteLine(data, values, name, lineColour, isSmall = false) {
   return [...(start ? [lead] : []), line, trace];
 }
 
-function isLine(data) {
+export function isLine(data) {
   return data.axis.kind === "checkpoints" || data.axis.kind === "layers";
 }
 
@@ -51,7 +51,7 @@ function horizontal(y, dash) {
   return { type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color: colour("soft"), width: 1, dash } };
 }
 
-function breakAfterZero(data) {
+export function breakAfterZero(data) {
   const gap = data.axis.gap;
   if (gap === null) return [];
   return [-0.008, 0.008].map((shift) => ({

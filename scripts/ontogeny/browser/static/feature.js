@@ -4,19 +4,14 @@ import { drawCharts, markSite } from "./charts.js";
 import { send } from "./keys.js";
 import { write } from "./numbers.js";
 import { setUpSamples, shade } from "./samples.js";
+import { chosenSite, nameSite, setUpSites } from "./sites.js";
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const slider = document.getElementById("site");
-const MILLISECONDS = 700;
 
 /** Show what the feature does at a site. */
 function show() {
-  const site = slider ? Number(slider.value) : 0;
-  const mode = document.querySelector("[name=mode]:checked")?.value ?? "all";
-  if (slider) {
-    slider.setAttribute("aria-valuetext", data.axis.names[site]);
-    document.getElementById("site-name").textContent = data.axis.names[site];
-  }
+  const { site, mode } = chosenSite();
+  nameSite(data.axis.names);
   shade(data, mode, site);
   showPromotions(site);
   markSite(data, site);
@@ -43,38 +38,6 @@ function showPromotions(site) {
       return row;
     }));
   }
-}
-
-/** Leave the shading that all sites share once a site is chosen. */
-function chooseSite(site) {
-  slider.value = site;
-  const shared = document.querySelector("[name=mode][value=all]");
-  if (shared.checked) (document.querySelector("[name=mode][value=read]") ?? document.querySelector("[name=mode][value=written]")).checked = true;
-  show();
-}
-
-function setUpSites() {
-  const play = document.getElementById("play");
-  let timer = null;
-  const stop = () => {
-    clearInterval(timer);
-    timer = null;
-    play.firstElementChild.textContent = "▶";
-    play.setAttribute("aria-label", `Play through the ${data.axis.noun}s`);
-  };
-  slider.addEventListener("input", () => { stop(); chooseSite(slider.value); });
-  for (const radio of document.querySelectorAll("[name=mode]")) radio.addEventListener("change", show);
-  play.addEventListener("click", () => {
-    if (timer) return stop();
-    const last = Number(slider.max);
-    chooseSite(Number(slider.value) === last ? 0 : Number(slider.value));
-    play.firstElementChild.textContent = "❚❚";
-    play.setAttribute("aria-label", "Pause");
-    timer = setInterval(() => {
-      if (Number(slider.value) === last) return stop();
-      chooseSite(Number(slider.value) + 1);
-    }, MILLISECONDS);
-  });
 }
 
 function setUpNotes() {
@@ -105,7 +68,7 @@ function setUpNotes() {
 }
 
 setUpSamples();
-if (slider) setUpSites();
+const chooseSite = setUpSites(data.axis.noun, show);
 setUpNotes();
-drawCharts(data, slider ? chooseSite : null);
+drawCharts(data, chooseSite);
 show();

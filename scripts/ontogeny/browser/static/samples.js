@@ -69,9 +69,12 @@ function readings(sample) {
 
 /** The largest reading of all samples and sites, by magnitude, so that shades can be compared. */
 function largestReading(data) {
-  data.largestReading ??= Math.max(1e-12, ...data.samples.map((sample) =>
-    sample.scale * readings(sample).reduce((most, byte) => (byte === UNREAD ? most : Math.max(most, Math.abs(byte))), 0)));
+  data.largestReading ??= Math.max(1e-12, ...data.samples.map(largestOf));
   return data.largestReading;
+}
+
+function largestOf(sample) {
+  return sample.scale * readings(sample).reduce((most, byte) => (byte === UNREAD ? most : Math.max(most, Math.abs(byte))), 0);
 }
 
 /** The value of a token at a site, null where it was not read. */
@@ -81,14 +84,16 @@ function valueAt(data, sample, token, mode, site) {
     return byte === undefined || byte === UNREAD ? null : byte * sample.scale;
   }
   const activation = sample.activations[token];
-  return activation === null ? null : activation * (mode === "written" ? data.normalised[site] : 1);
+  return activation === null ? null : activation * (mode === "written" ? (sample.normalised ?? data.normalised)[site] : 1);
 }
 
 /** Shade all samples by what happens at a site. */
 export function shade(data, mode, site) {
-  const most = mode === "read" ? largestReading(data) : data.largest;
+  // On a feature's page all samples share a shade; features of a typed text have one each.
+  const mostOf = (sample) => (mode === "read" ? (sample.largest ? largestOf(sample) : largestReading(data)) : sample.largest ?? data.largest);
   for (const line of document.querySelectorAll(".sample")) {
     const sample = data.samples[line.dataset.sample];
+    const most = mostOf(sample);
     [...line.querySelector(".tokens").children].forEach((token, number) => {
       const value = valueAt(data, sample, number, mode, site);
       token.style.setProperty("--a", value === null || !most ? 0 : Math.min(Math.abs(value) / most, 1).toFixed(3));
@@ -101,6 +106,7 @@ export function shade(data, mode, site) {
   }
   const scale = document.querySelector(".scale");
   if (!scale) return;
+  const most = mode === "read" ? largestReading(data) : data.largest;
   scale.classList.toggle("signed", mode === "read");
   scale.querySelector(".low").textContent = mode === "read" ? write(-most) : "0";
   scale.querySelector(".high").textContent = write(most);
