@@ -14,7 +14,7 @@ from ontogeny.browser.errors import BadRequestError
 from ontogeny.browser.head import RunHead
 from ontogeny.browser.parameters import ListQuery
 from ontogeny.browser.quantities import Quantity
-from ontogeny.database.columns import WORDS, ColumnValues
+from ontogeny.database.columns import ColumnValues
 from ontogeny.database.connect import Document
 from ontogeny.database.query import find_features, read_columns
 from ontogeny.randomness import generator
@@ -96,7 +96,7 @@ def scatter_page(
         "features": _packed(drawn_N, "<i4"),
         "x": _axis(x, columns[x.name].values[drawn_N]),
         "y": _axis(y, columns[y.name].values[drawn_N]),
-        "classes": list(WORDS["class"]) if coloured else [],
+        "classes": list(columns["class"].names) if coloured else [],
         "class": _packed(_classes(columns["class"], drawn_N), "<i1") if coloured else "",
     }
     return ScatterPage(head, query, x, y, len(drawn_N), len(found_N), data)
@@ -131,10 +131,8 @@ def _spread(place_N: NDArray[np.float64], purpose: str) -> NDArray[np.float64]:
 
 def _classes(column: ColumnValues, drawn_N: NDArray[np.int64]) -> NDArray[np.float64]:
     """Number the class of each point, -1 where it has none (shape: [N])."""
-    order = [WORDS["class"].index(name) for name in column.names]
     value_N = column.values[drawn_N]
-    numbers_N = np.array([*order, -1])[np.where(np.isnan(value_N), -1, value_N).astype(int)]
-    return numbers_N.astype(np.float64)
+    return np.where(np.isnan(value_N), -1.0, value_N)
 
 
 def _packed(values: NDArray[np.generic], kind: str) -> str:
