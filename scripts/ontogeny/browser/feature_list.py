@@ -83,6 +83,11 @@ class ListPage:
     csrf: str
     """What a change has to send along; empty where nothing can be changed."""
 
+    @property
+    def promotes(self) -> bool:
+        """Whether features of the page say what they promote."""
+        return any(row.promoted for row in self.rows)
+
 
 def list_page(
     database: Database[Document],

@@ -28,6 +28,11 @@ SECTIONS = (
 class Links:
     """Addresses below the root of the server."""
 
+    sections: tuple[Section, ...] = SECTIONS
+    """Pages of every run that there are."""
+    scripted: str = ""
+    """Script that answers in the place of a server; empty where there is one."""
+
     def home(self) -> str:
         """Lead to all runs."""
         return "/"

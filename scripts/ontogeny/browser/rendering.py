@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ontogeny.browser.links import SECTIONS, Links
+from ontogeny.browser.links import Links
 from ontogeny.browser.parameters import SIZES, choices
 from ontogeny.browser.quantities import number, percent
 from ontogeny.colours import class_colours, dark_class_colours
@@ -25,7 +25,6 @@ def environment() -> Environment:
     )
     made.filters.update(number=number, percent=percent)
     made.globals.update(
-        sections=SECTIONS,
         sizes=SIZES,
         choices=choices,
         class_colours=class_colours(),
@@ -37,9 +36,9 @@ def environment() -> Environment:
 class Renderer:
     """Renders pages with links of one kind."""
 
-    def __init__(self, links: Links) -> None:
+    def __init__(self, links: Links, templates: Environment | None = None) -> None:
         self.links = links
-        self._environment = environment()
+        self._environment = templates or environment()
 
     def page(self, template: str, **context: object) -> str:
         """Render a page.
@@ -50,3 +49,7 @@ class Renderer:
         """
         named: Mapping[str, object] = {"links": self.links, **context}
         return self._environment.get_template(template).render(named)
+
+    def linking(self, links: Links) -> "Renderer":
+        """Render the same templates with other links."""
+        return Renderer(links, self._environment)
