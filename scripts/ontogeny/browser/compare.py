@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from pymongo.database import Database
 
 from ontogeny.browser.axis import Axis
+from ontogeny.browser.errors import BadRequestError
 from ontogeny.browser.head import RunHead, run_head
 from ontogeny.browser.quantities import number, percent
 from ontogeny.database.connect import Document
 from ontogeny.database.documents import Measurement, Run, RunName
 from ontogeny.database.query import read_columns
 from ontogeny.database.reading import visible_run, visible_runs
-from ontogeny.errors import UserError
 
 BINS = 40
 """Bins of a distribution."""
@@ -71,13 +71,13 @@ def read_other(value: str) -> RunName | None:
     """Read the name of a run, `<study>/<dictionary>/<run>`; None where nothing is said.
 
     Raises:
-        UserError: it is no such name.
+        BadRequestError: it is no such name.
     """
     if not value:
         return None
     parts = value.split("/")
     if len(parts) != 3 or not all(parts):
-        raise UserError(f"parameter with: {value[:80]!r} is no run; expected <study>/<dictionary>/<run>")
+        raise BadRequestError(f"parameter with: {value[:80]!r} is no run; expected <study>/<dictionary>/<run>")
     return RunName(*parts)
 
 

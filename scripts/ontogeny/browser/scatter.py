@@ -28,7 +28,7 @@ LOGARITHMIC = ("density", "peak_norm", "mean_activation", "max_activation", "con
 SPREAD = 0.35
 """Of the distance between values of which there are few, within which points are spread by chance."""
 FEW = 64
-"""Different values up to which points are spread, so that those of one value do not hide each other."""
+"""Different values up to which points are spread, where half of them or more share theirs with another."""
 TICKS = 12
 """Steps that are written along an axis at most."""
 
@@ -122,7 +122,7 @@ def _axis(quantity: Quantity, values_N: NDArray[np.float64]) -> dict[str, Any]:
 def _spread(place_N: NDArray[np.float64], purpose: str) -> NDArray[np.float64]:
     """Move points of quantities with few values apart, always in the same way (shape: [N])."""
     values = np.unique(place_N)
-    if not 1 < len(values) <= FEW:
+    if not 1 < len(values) <= min(FEW, len(place_N) // 2):
         return np.zeros(len(place_N))
     room = SPREAD * float(np.diff(values).min())
     moved_N: NDArray[np.float64] = generator(0, "scatter", purpose).uniform(-room, room, len(place_N))

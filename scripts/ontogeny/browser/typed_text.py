@@ -21,7 +21,7 @@ from ontogeny.database.connect import Document
 from ontogeny.database.documents import Edit, RunName
 from ontogeny.database.edits import edits_of
 from ontogeny.database.feature_documents import Feature
-from ontogeny.database.reading import read_features
+from ontogeny.database.reading import NotFoundError, read_features
 from ontogeny.errors import UserError
 
 if TYPE_CHECKING:
@@ -92,19 +92,22 @@ class TextReaders:
 
         Raises:
             BadRequestError: the text is empty or too long.
-            UserError: the run's dictionary, models or tokenizer are not on disk here.
+            NotFoundError: the run's dictionary, models or tokenizer are not on disk here.
         """
         if not text.strip():
             raise BadRequestError("there is no text; type a few words")
         if len(text) > LONGEST:
             raise BadRequestError(f"the text has {len(text):,} characters; shorten it to {LONGEST:,}")
         if name.study != self._study:
-            raise UserError(
+            raise NotFoundError(
                 f"the models of the study {name.study} are not here; start the browser with that study's config "
                 "to try a text on them"
             )
         with self._lock:
-            return self._reader(name).read(text, MOST)
+            try:
+                return self._reader(name).read(text, MOST)
+            except UserError as error:
+                raise NotFoundError(str(error)) from error
 
     def _reader(self, name: RunName) -> "TextReader":
         # Imported here: torch and the models take seconds, and most readers type no text.
