@@ -97,6 +97,9 @@ def test_features_are_what_numpy_computes(
         active = f_B[f_B > 0]
         assert row["density"] == pytest.approx(len(active) / 50)
         assert row["dead"] == (len(active) == 0)
+        above = [(active > row["max_activation"] * i / 40).sum() for i in range(41)]
+        assert row["histogram"] == [int(above[i] - above[i + 1]) for i in range(40)]
+        assert sum(row["histogram"]) == len(active)
         assert row["max_activation"] == pytest.approx(f_B.max(), rel=1e-5)
         assert row["mean_activation"] == pytest.approx(active.mean() if len(active) else 0.0, rel=1e-5)
         assert row["decoder_norm"] == pytest.approx(norm_S, rel=1e-5)
@@ -137,7 +140,7 @@ def test_samples_are_the_strongest_rows_of_the_text(
             if activation > max(0.0, best.get(context, (0.0, 0))[0]):
                 best[context] = (activation, position)
         expected = sorted(((a, c, p) for c, (a, p) in best.items()), key=lambda found: (-found[0], found[1]))[:4]
-        kept = [sample for sample in samples if sample["feature"] == feature]
+        kept = [sample for sample in samples if sample["feature"] == feature and sample["quantile"] is None]
         assert [(s["rank"], s["context"], s["position"]) for s in kept] == [
             (rank, c, p) for rank, (_, c, p) in enumerate(expected)
         ]
@@ -187,6 +190,7 @@ def test_a_dictionary_that_never_fires_has_features_and_no_samples(
     features, samples = write(study[0], constant(np.zeros((2, D_MODEL))), tmp_path)
     assert samples == []
     for row in features:
+        assert row["histogram"] == [0] * 40
         assert (row["dead"], row["density"], row["mean_activation"], row["max_activation"]) == (True, 0.0, 0.0, 0.0)
         assert row["normalised_norm"] == [0.0, 0.0]
         assert [row[name] for name in ("peak_site", "peak_step", "emergence_site", "emergence_step", "class")] == [

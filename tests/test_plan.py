@@ -73,7 +73,11 @@ def test_disk_of_tokens_and_scratch_of_stages_are_those_counted_by_hand() -> Non
     tokens, _, _, dictionary, _, features = study_costs(load_study(config), {"neox": shape})
     assert tokens.disk == 2 * 13 * (8 * 2 + 8)
     assert dictionary.scratch == 2 * 3 * (3 * 4 * (2 * 2 * 4 * 16)), "30 steps: two states kept and a third on its way"
-    assert features.scratch == 20 * (2 + 4) * 12
+    readings = 16 * (10 + 4 * 3) * 25 * 2
+    assert features.disk == 2 * readings
+    assert features.scratch == 20 * (2 + 4) * 12 + 2 * 4 * readings
+    config["evaluation"] = {"features": {"samples": 1, "quantile_samples": 0, "window": 1}}
+    assert study_costs(load_study(config), {"neox": shape})[-1].scratch == 20 * (2 + 4) * 24
     config["dictionaries"]["cc"]["save_every"] = 1000
     assert study_costs(load_study(config), {"neox": shape})[3].scratch == dictionary.scratch / 3, (
         "saved only when stopped"

@@ -3,83 +3,147 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evaluation_study import CONTEXT_LENGTH, make_rows, make_tokenizer, make_tokens
+from numpy.typing import NDArray
 
 from ontogeny.activations.rows import read_rows
+from ontogeny.config.evaluation import FeatureSettings
 from ontogeny.errors import UserError
-from ontogeny.evaluation.samples import RowIndex, token_texts, windows
-from ontogeny.evaluation.sparse import SparseActivations
-from ontogeny.evaluation.top import Firings, TopFirings, strongest
+from ontogeny.evaluation.choosing import TOP, choose
+from ontogeny.evaluation.features import histogram
+from ontogeny.evaluation.samples import token_texts
+from ontogeny.evaluation.sparse import FiringsByLatent, SparseActivations
+from ontogeny.evaluation.text_windows import RowIndex, windows
+
+SETTINGS = FeatureSettings(samples=3, quantiles=4, quantile_samples=2)
 
 
-def firings(*places: tuple[int, int, int, float]) -> Firings:
-    latent, context, position, activation = zip(*places, strict=True)
-    return Firings(
-        np.array(latent, np.int32),
-        np.array(context, np.int32),
-        np.array(position, np.int32),
-        np.array(activation, np.float32),
-    )
+def stored(folder: Path, activation_RL: NDArray[np.float32], block: int = 50) -> FiringsByLatent:
+    """Store activations block by block, as they are encoded."""
+    sparse = SparseActivations(activation_RL.shape[1], folder)
+    for start in range(0, len(activation_RL), block):
+        row, latent = activation_RL[start : start + block].nonzero()
+        sparse.add(row + start, latent, activation_RL[row + start, latent])
+    return sparse.by_latent()
 
 
-def test_the_strongest_firings_are_of_different_contexts() -> None:
-    places = firings(
-        (1, 0, 5, 9.0), (1, 0, 6, 8.0), (1, 1, 2, 7.0), (1, 2, 2, 1.0), (0, 3, 1, 0.5), (1, 4, 9, 7.0), (1, 4, 3, 7.0)
-    )
-    kept, rank = strongest(places, 3)
-    assert list(zip(*kept, rank, strict=True)) == [
-        (0, 3, 1, 0.5, 0),
-        (1, 0, 5, 9.0, 0),
-        (1, 1, 2, 7.0, 1),
-        (1, 4, 3, 7.0, 2),
-    ]
-
-
-def test_streaming_keeps_what_sorting_everything_would(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ontogeny.evaluation.top.PENDING", 100)
+def random_activations(rows: int, latents: int) -> NDArray[np.float32]:
+    """Activations of latents that fire more and more rarely, the last one never, with many that are equal."""
     rng = np.random.default_rng(0)
-    size = 5000
-    everything = Firings(
-        (13 - np.minimum(rng.geometric(0.5, size), 13)).astype(np.int32),
-        rng.integers(0, 60, size).astype(np.int32),
-        np.arange(size, dtype=np.int32),
-        (rng.integers(1, 40, size) / 8).astype(np.float32),
+    fires_RL = rng.random((rows, latents)) < 0.5 ** np.arange(latents)
+    fires_RL[:, -1] = False
+    return (fires_RL * rng.integers(1, 60, (rows, latents)) / 8).astype(np.float32)
+
+
+def test_the_strongest_firings_are_of_different_contexts(tmp_path: Path) -> None:
+    activation_R1 = np.array([[9.0], [8.0], [7.0], [1.0], [7.0], [7.0], [0.0]], np.float32)
+    context_R, place_R = np.array([0, 0, 1, 2, 4, 4, 5]), np.array([5, 6, 12, 22, 49, 43, 50])
+    settings = FeatureSettings(samples=3, quantile_samples=0)
+    found = choose(stored(tmp_path, activation_R1), place_R, context_R, settings)
+    assert list(zip(*found, strict=True)) == [(0, TOP, 0, 0, 9.0), (0, TOP, 1, 2, 7.0), (0, TOP, 2, 5, 7.0)]
+
+
+def test_bands_hold_equal_numbers_of_firings(tmp_path: Path) -> None:
+    """With no limit to what is drawn, and a context for each row, all but the strongest are shown."""
+    activation_RL = random_activations(600, 8)
+    place_R = np.random.default_rng(1).permutation(600)
+    settings = FeatureSettings(samples=3, quantiles=5, quantile_samples=600)
+    found = choose(stored(tmp_path, activation_RL), place_R, place_R, settings)
+    for latent in range(8):
+        rows = activation_RL[:, latent].nonzero()[0]
+        ascending = rows[np.lexsort((-place_R[rows], activation_RL[rows, latent]))]
+        bands = [ascending[len(rows) * q // 5 + (len(rows) * q % 5 > 0) :] for q in range(5)]
+        own = found.latent == latent
+        assert found.group[own].tolist() == sorted(found.group[own])
+        assert found.row[own & (found.group == TOP)].tolist() == ascending[::-1][:3].tolist()
+        for q in range(5):
+            here = own & (found.group == q)
+            expected = [row for row in bands[q] if q == 4 or row not in bands[q + 1]]
+            assert found.row[here].tolist() == [row for row in expected[::-1] if row not in ascending[-3:]]
+            assert found.rank[here].tolist() == list(range(here.sum()))
+    assert (found.activation == activation_RL[found.row, found.latent]).all()
+    assert not (found.latent == 7).any(), "the last latent never fires"
+
+
+def test_what_is_drawn_is_of_different_contexts_and_of_none_of_the_strongest(tmp_path: Path) -> None:
+    activation_RL = random_activations(600, 8)
+    place_R = np.arange(600)
+    context_R = place_R // 20
+    found = choose(stored(tmp_path, activation_RL), place_R, context_R, SETTINGS)
+    for latent in range(7):
+        own = found.latent == latent
+        drawn = own & (found.group >= 0)
+        assert len(np.unique(context_R[found.row[drawn]])) == drawn.sum()
+        assert not set(found.row[drawn]) & set(found.row[own & ~drawn])
+        edges = np.quantile(activation_RL[activation_RL[:, latent] > 0, latent], np.arange(5) / 4)
+        for q in range(4):
+            here = own & (found.group == q)
+            assert here.sum() == 2 or latent > 2, "a latent that fires often fills every band"
+            assert ((found.activation[here] >= edges[q] - 1e-6) & (found.activation[here] <= edges[q + 1])).all()
+            assert (np.diff(found.activation[here]) <= 0).all()
+
+
+def test_the_order_of_rows_changes_nothing_and_the_seed_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    activation_RL = random_activations(600, 8)
+    place_R = np.arange(600)
+    expected = choose(stored(tmp_path, activation_RL), place_R, place_R // 20, SETTINGS)
+    monkeypatch.setattr("ontogeny.evaluation.sparse.SORTED_AT_ONCE", 37)
+    order = np.random.default_rng(2).permutation(600)
+    found = choose(stored(tmp_path, activation_RL[order], 11), place_R[order], place_R[order] // 20, SETTINGS)
+    assert (order[found.row] == expected.row).all()
+    assert all((one == two).all() for one, two in zip(found, expected, strict=True) if one is not found.row)
+    other = choose(
+        stored(tmp_path, activation_RL), place_R, place_R // 20, SETTINGS.model_copy(update={"quantile_seed": 1})
     )
-    expected = strongest(everything, 5)
-    for order in (np.arange(size), rng.permutation(size), np.argsort(everything.activation)):
-        top = TopFirings(latents=13, count=5)
-        for start in range(0, size, 37):
-            top.add(everything.take(order[start : start + 37]))
-        kept, rank = top.strongest()
-        assert rank.tolist() == expected[1].tolist()
-        for found, wanted in zip(kept, expected[0], strict=True):
-            assert np.array_equal(found, wanted)
-    counts = np.bincount(expected[0].latent, minlength=13)
-    assert counts[12] == 5
-    assert any(0 < count < 5 for count in counts), "no latent is so rare that all of its firings are kept"
+    top, others = expected.group == TOP, other.group == TOP
+    assert (other.row[others] == expected.row[top]).all()
+    assert other.row[~others].tolist() != expected.row[~top].tolist()
 
 
-def test_no_firing_at_all_gives_no_samples() -> None:
-    kept, rank = TopFirings(latents=3, count=5).strongest()
-    assert len(kept.latent) == len(rank) == 0
+def test_firings_drawn_are_of_any_strength_within_their_band(tmp_path: Path) -> None:
+    """Over many latents that fire alike, every firing of a band is drawn about equally often."""
+    activation_RL = np.repeat(np.arange(1, 41, dtype=np.float32)[:, None], 400, axis=1)
+    found = choose(stored(tmp_path, activation_RL), np.arange(40), np.arange(40), SETTINGS)
+    drawn = np.bincount(found.row[found.group >= 0], minlength=40)
+    assert drawn.sum() == 400 * 8
+    assert drawn[37:].sum() == 0, "the three strongest"
+    assert drawn[:30].min() > 50, "80 of each are expected"
+    assert drawn[:30].max() < 115
+
+
+def test_no_firing_at_all_gives_no_samples(tmp_path: Path) -> None:
+    nothing = choose(stored(tmp_path, np.zeros((4, 3), np.float32)), np.arange(4), np.arange(4), SETTINGS)
+    assert [len(column) for column in nothing] == [0] * 5
+
+
+def test_histogram_by_hand() -> None:
+    found = histogram(np.array([5.0, 0.125, 0.0625, 0.15, 4.95, 4.875, 1e-6], np.float32))
+    assert found[:2].tolist() == [3, 1], "0.125 is the upper edge of the first of 40 bins, and stands in it"
+    assert found[38:].tolist() == [1, 2]
+    assert found.sum() == 7
+    assert histogram(np.empty(0, np.float32)).tolist() == [0] * 40
+    assert histogram(np.arange(1, 41, dtype=np.float32) * 3).tolist() == [1] * 40
 
 
 def test_windows_end_where_their_context_does() -> None:
-    found = windows(np.array([1, 5, 9]), np.array([10, 10, 10]), reach=2)
+    found = windows(np.array([0, 1, 2]), np.array([1, 5, 9]), np.array([10, 10, 10]), reach=2)
     assert found.start.tolist() == [0, 3, 7]
-    assert np.split(found.position, found.ends[1:-1])[0].tolist() == [0, 1, 2, 3]
-    assert np.split(found.position, found.ends[1:-1])[1].tolist() == [3, 4, 5, 6, 7]
-    assert np.split(found.position, found.ends[1:-1])[2].tolist() == [7, 8, 9]
-    assert found.sample.tolist() == [0] * 4 + [1] * 5 + [2] * 3
+    window, position = found.tokens()
+    assert window.tolist() == [0] * 4 + [1] * 5 + [2] * 3
+    assert position.tolist() == [0, 1, 2, 3, 3, 4, 5, 6, 7, 7, 8, 9]
+    part = found.part(slice(1, 3))
+    assert [numbers.tolist() for numbers in part.tokens()] == [[0] * 5 + [1] * 3, [3, 4, 5, 6, 7, 7, 8, 9]]
 
 
 def test_activations_are_found_again_and_silence_is_zero(tmp_path: Path) -> None:
-    stored = SparseActivations(latents=10, folder=tmp_path)
-    assert stored.at(np.array([0]), np.array([3])).tolist() == [0.0]
-    stored.add(np.array([0, 0, 2]), np.array([1, 9, 0]), np.array([0.5, 1.5, 2.5], np.float32))
-    stored.add(np.array([3]), np.array([9]), np.array([3.5], np.float32))
-    found = stored.at(np.array([0, 0, 1, 2, 3, 3, 4]), np.array([1, 9, 0, 0, 9, 8, 0]))
+    sparse = SparseActivations(latents=10, folder=tmp_path)
+    assert sparse.by_latent().at(np.array([0]), np.array([3])).tolist() == [0.0]
+    sparse.add(np.array([0, 0, 2]), np.array([1, 9, 0]), np.array([0.5, 1.5, 2.5], np.float32))
+    sparse.add(np.array([3]), np.array([9]), np.array([3.5], np.float32))
+    firings = sparse.by_latent()
+    assert [column.tolist() for column in firings.of(9)] == [[0, 3], [1.5, 3.5]]
+    found = firings.at(np.array([0, 0, 1, 2, 3, 3, 4]), np.array([1, 9, 0, 0, 9, 8, 0]))
     assert found.tolist() == [0.5, 1.5, 0.0, 2.5, 3.5, 0.0, 0.0]
-    del stored
+    del sparse, firings
     assert list(tmp_path.iterdir()) == []
 
 

@@ -183,10 +183,20 @@ def _losses(study: Study, shapes: dict[str, Shape]) -> list[Cost]:
 
 
 def _features(study: Study) -> Cost:
-    """Every firing on heldout rows takes 12 bytes while samples are chosen; k says how many there are."""
-    runs = [run for name in study.dictionaries for run in study.runs(name).values()]
+    """Count readings of samples at one byte for each token and site, which is most of what stays.
+
+    Beside them are, while they are made, four bytes for each, and 12 for each firing on heldout rows, of which k says
+    how many there are; before that, 24 while firings are sorted.
+    """
+    settings = study.evaluation.features
+    tokens = (settings.samples + settings.quantiles * settings.quantile_samples) * (2 * settings.window + 1)
+    runs = [
+        (run, run.latents * tokens * len(run.sites)) for name in study.dictionaries for run in study.runs(name).values()
+    ]
     rows = study.activations.heldout_rows
-    return Cost("features", len(runs), float(rows), 0.0, 0.0, sum(12.0 * rows * (run.k or 0) for run in runs))
+    firings = [rows * (run.k or 0) for run, _ in runs]
+    scratch = sum(max(24.0 * fired, 12.0 * fired + 4.0 * read) for fired, (_, read) in zip(firings, runs, strict=True))
+    return Cost("features", len(runs), float(rows), float(sum(read for _, read in runs)), 0.0, scratch)
 
 
 def plan_text(study: Study, rate: float) -> str:
@@ -222,7 +232,7 @@ def _remarks(study: Study, known: dict[str, Shape]) -> Iterator[str]:
     else:
         yield "corpus: as the text gives it, counted as nothing"
     if any(run.k is None for name in study.dictionaries for run in study.runs(name).values()):
-        yield "features: 12 bytes for each firing on heldout rows; how many a run without k has is counted as nothing"
+        yield "features: 24 bytes for each firing on heldout rows; how many a run without k has is counted as nothing"
     for name, model in study.models.items():
         if isinstance(model, LocalModel):
             yield f"checkpoint {name}: links, which take no room, where {study.root}/ is on the same file system"

@@ -125,8 +125,11 @@ def test_features_and_samples_belong_together(finished: Workspace) -> None:
     table, samples = pd.read_parquet(folder / "features.parquet"), pd.read_parquet(folder / "samples.parquet")
     assert list(table.feature) == list(range(128))
     alive = table[table.density > 0]
-    top = samples[samples["rank"] == samples["rank"].min()].set_index("feature").activation
+    top = samples[samples["quantile"].isna() & (samples["rank"] == 0)].set_index("feature").activation
     assert top.loc[alive.feature].to_numpy() == pytest.approx(alive.max_activation.to_numpy(), rel=1e-5)
+    assert set(samples["quantile"].dropna()) == {0, 1, 2, 3}
+    assert (samples.readings.map(len) == 4 * samples.tokens.map(len)).all(), "a byte for each of four sites"
+    assert (table.histogram.map(sum) == (table.density * 4096).round()).all()
 
 
 def test_every_feature_and_sample_is_in_the_database(finished: Workspace) -> None:

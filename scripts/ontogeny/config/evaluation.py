@@ -28,10 +28,16 @@ class NgramSettings(Settings):
 
 
 class FeatureSettings(Settings):
-    """The table of features and their top samples."""
+    """The table of features and their samples."""
 
     samples: Count = 10
     """Heldout samples kept for each feature, those with the highest activation."""
+    quantiles: Annotated[Count, Field(le=127)] = 4
+    """Bands of a feature's activation range that further samples are drawn from, with equal numbers of firings each."""
+    quantile_samples: Annotated[int, Field(ge=0)] = 3
+    """Samples drawn from each band, no two of one context and none of those above; fewer where there are fewer."""
+    quantile_seed: int = 0
+    """Seed of the samples that are drawn."""
     window: Count = 12
     """Tokens kept before and after the position where a feature fires."""
     emergence_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5

@@ -25,6 +25,19 @@ FEW = {"cpu": 1 / 8, "cuda": 0.006}
 same at 1/6; for CUDA it is calculated, as in training."""
 
 
+class RawBlock(NamedTuple):
+    """Some rows of a shard."""
+
+    shard: str
+    """Name of the shard."""
+    start: int
+    """Number of the first of the rows within the shard."""
+    rows_hash: str
+    """Hash of the shard's rows."""
+    x: Tensor
+    """Raw activations, (B, S, D)."""
+
+
 class Block(NamedTuple):
     """Some rows of a shard, and what the dictionary says of them."""
 
@@ -80,9 +93,9 @@ def encoded_blocks(
     there = sum(open_shard(activations / crosscoder.sites[0].key / f"{shard}.h5").rows for shard in shards)
     total, done = there if rows is None else min(rows, there), 0
     for block in progress(
-        _blocks(crosscoder, activations, shards, rows is None), total, "rows", lambda block: len(block.x)
+        read_blocks(crosscoder, activations, shards, rows is None), total, "rows", lambda block: len(block.x)
     ):
-        yield block
+        yield Block(*block, crosscoder.encode(block.x))
         done += len(block.x)
         if done >= total:
             return
@@ -120,13 +133,24 @@ def decode(crosscoder: Crosscoder, f: Tensor) -> Tensor:
     return crosscoder.unscaled(scaled_BV.view(len(f), *crosscoder.b_dec.shape) + crosscoder.b_dec)
 
 
-def _blocks(crosscoder: Crosscoder, activations: Path, shards: Sequence[str], verify: bool) -> Iterator[Block]:
+def read_blocks(crosscoder: Crosscoder, activations: Path, shards: Sequence[str], verify: bool) -> Iterator[RawBlock]:
+    """Read the rows of `shards` in stored order, onto the device of the dictionary.
+
+    Args:
+        crosscoder: the dictionary, which knows its sites.
+        activations: folder of the shards of all sites.
+        shards: names of shards, such as `heldout-00000`.
+        verify: read every byte of a shard before its first row is used.
+
+    Raises:
+        UserError: a shard is missing, damaged, or of other rows than that of another site.
+    """
     size = _block_rows(crosscoder)
     for shard in shards:
         aligned = open_aligned(activations, crosscoder.sites, shard, verify)
         for start in range(0, aligned.rows, size):
             x_BSD = torch.from_numpy(aligned.read(start, min(start + size, aligned.rows))).to(crosscoder.W_dec.device)
-            yield Block(shard, start, aligned.rows_hash, x_BSD, crosscoder.encode(x_BSD))
+            yield RawBlock(shard, start, aligned.rows_hash, x_BSD)
 
 
 def _block_rows(crosscoder: Crosscoder) -> int:

@@ -156,8 +156,10 @@ def read_samples(file: Path, chosen_F: NDArray[np.int64], samples: int) -> Sampl
     """
     if not file.is_file():
         raise UserError(f"{file}: no such file; run the rule 'features'")
-    table = pq.read_table(file, columns=["feature", "rank", "context", "position", "activation"]).to_pandas()
-    table = table[table["feature"].isin(chosen_F) & (table["rank"] < samples) & (table["position"] > 0)]
+    columns = ["feature", "quantile", "rank", "context", "position", "activation"]
+    table = pq.read_table(file, columns=columns).to_pandas()
+    table = table[table["quantile"].isna() & (table["rank"] < samples)]
+    table = table[table["feature"].isin(chosen_F) & (table["position"] > 0)]
     feature, context, position = (table[name].to_numpy(dtype=np.int64) for name in ("feature", "context", "position"))
     return Samples(feature, context, position, table["activation"].to_numpy(dtype=np.float64))
 

@@ -1,26 +1,30 @@
 """Samples of text in which features fire, with a window of tokens around each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from ontogeny.activations.rows import Rows
 from ontogeny.errors import UserError
-from ontogeny.evaluation.sparse import SparseActivations
-from ontogeny.evaluation.top import Firings
+from ontogeny.evaluation.choosing import TOP, Chosen
+from ontogeny.evaluation.readings import quantised
+from ontogeny.evaluation.sparse import FiringsByLatent
+from ontogeny.evaluation.text_windows import RowIndex, Windows
 from ontogeny.tokens import Tokens
 
 SAMPLES_AT_ONCE = 65536
-"""Samples that are laid out together; a row group of the file."""
+"""Samples at most that are laid out together; a row group of the file."""
+
+READINGS_AT_ONCE = 2**23
+"""Readings at most that are laid out together."""
 
 SAMPLES_SCHEMA = pa.schema(
     [
         ("feature", pa.int32()),
+        ("quantile", pa.int8()),
         ("rank", pa.int32()),
         ("activation", pa.float32()),
         ("document", pa.int32()),
@@ -30,58 +34,17 @@ SAMPLES_SCHEMA = pa.schema(
         ("tokens", pa.list_(pa.int32())),
         ("texts", pa.list_(pa.string())),
         ("activations", pa.list_(pa.float32())),
+        ("readings", pa.binary()),
+        ("readings_scale", pa.float32()),
     ]
 )
-"""Columns of `samples.parquet`; `start` is the position of the first token of the window."""
+"""Columns of `samples.parquet`.
 
-
-class RowIndex:
-    """Rows of all shards one after the other, found again by context and position."""
-
-    def __init__(self, rows: Sequence[Rows]) -> None:
-        context = np.concatenate([shard.context for shard in rows])
-        position = np.concatenate([shard.position for shard in rows])
-        self._positions = int(position.max()) + 1
-        key = self._key(context, position)
-        self._row = np.argsort(key)
-        self._sorted = key[self._row]
-
-    def find(self, context: NDArray[np.integer], position: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Find the row of each pair, (N,); -1 where no row was read there."""
-        key = self._key(context, position)
-        place = np.minimum(np.searchsorted(self._sorted, key), len(self._sorted) - 1)
-        return np.where((self._sorted[place] == key) & (position < self._positions), self._row[place], -1)
-
-    def _key(self, context: NDArray[np.integer], position: NDArray[np.integer]) -> NDArray[np.int64]:
-        return context.astype(np.int64) * self._positions + position
-
-
-class Windows(NamedTuple):
-    """The tokens around samples, end to end."""
-
-    start: NDArray[np.int64]
-    """Position of the first token of each sample, (M,)."""
-    ends: NDArray[np.int64]
-    """Where samples begin and end among all tokens, (M + 1,)."""
-    sample: NDArray[np.int64]
-    """Sample that each token belongs to, (N,)."""
-    position: NDArray[np.int64]
-    """Position of each token in its context, (N,)."""
-
-
-def windows(position: NDArray[np.integer], length: NDArray[np.integer], reach: int) -> Windows:
-    """Lay out the positions from `reach` before to `reach` after each sample, as far as its context goes.
-
-    Args:
-        position: where samples are, (M,).
-        length: positions used in their contexts, (M,).
-        reach: tokens before and after.
-    """
-    start = np.maximum(position.astype(np.int64) - reach, 0)
-    stop = np.minimum(position.astype(np.int64) + reach + 1, length)
-    ends = np.concatenate([[0], np.cumsum(stop - start)])
-    sample = np.repeat(np.arange(len(start)), stop - start)
-    return Windows(start, ends, sample, np.arange(ends[-1]) - ends[sample] + start[sample])
+`quantile` is the band of the feature's activation range that a sample was drawn from, and null for the strongest
+samples; `rank` counts within each of these groups; `start` is the position of the first token of the window. `readings`
+holds, site after site, one int8 for each token of the window: times `readings_scale` it is what the site adds to the
+feature's pre-activation there, but for the encoder's bias; -128 where the token was not read.
+"""
 
 
 def token_texts(tokenizer: Path, vocab_size: int) -> pa.Array:
@@ -100,56 +63,61 @@ def token_texts(tokenizer: Path, vocab_size: int) -> pa.Array:
 
 
 def sample_tables(
-    firings: Firings,
-    rank: NDArray[np.int64],
+    chosen: Chosen,
+    window: Windows,
     tokens: Tokens,
     texts: pa.Array,
     index: RowIndex,
-    activations: SparseActivations,
-    reach: int,
+    activations: FiringsByLatent,
+    reading_NS: NDArray[np.float32],
 ) -> Iterator[pa.Table]:
     """Lay out samples as tables by `SAMPLES_SCHEMA`, a bounded number at a time.
 
     Args:
-        firings: where features fire most, by feature and rank.
-        rank: rank of each within its feature, 0 the strongest.
+        chosen: the samples, by feature and group.
+        window: their windows.
         tokens: contexts of the heldout split.
         texts: text of every token, (V,).
         index: rows whose activations were read.
         activations: all firings, by number of row in `index`.
-        reach: tokens before and after.
+        reading_NS: readings of all tokens of the windows.
     """
-    for first in range(0, len(rank), SAMPLES_AT_ONCE):
-        chosen = slice(first, first + SAMPLES_AT_ONCE)
-        yield _sample_table(firings.take(chosen), rank[chosen], tokens, texts, index, activations, reach)
+    longest = int(np.diff(window.ends).max(initial=1))
+    at_once = max(1, min(SAMPLES_AT_ONCE, READINGS_AT_ONCE // (longest * reading_NS.shape[1])))
+    for first in range(0, len(chosen.rank), at_once):
+        part = slice(first, min(first + at_once, len(chosen.rank)))
+        own_NS = reading_NS[window.ends[part.start] : window.ends[part.stop]]
+        yield _sample_table(chosen.part(part), window.part(part), tokens, texts, index, activations, own_NS)
 
 
 def _sample_table(
-    firings: Firings,
-    rank: NDArray[np.int64],
+    chosen: Chosen,
+    window: Windows,
     tokens: Tokens,
     texts: pa.Array,
     index: RowIndex,
-    activations: SparseActivations,
-    reach: int,
+    activations: FiringsByLatent,
+    reading_NS: NDArray[np.float32],
 ) -> pa.Table:
-    window = windows(firings.position, tokens.length[firings.context], reach)
-    context = firings.context[window.sample]
-    token = tokens.tokens[context, window.position].astype(np.int32)
-    row = index.find(context, window.position)
-    activation = activations.at(np.maximum(row, 0), firings.latent[window.sample])
+    sample, position = window.tokens()
+    context = window.context[sample]
+    token = tokens.tokens[context, position].astype(np.int32)
+    row = index.find(context, position)
+    activation = activations.at(np.maximum(row, 0), chosen.latent[sample])
     ends = pa.array(window.ends.astype(np.int32))
     columns = [
-        firings.latent,
-        rank,
-        firings.activation,
-        tokens.document[firings.context],
-        firings.context,
-        firings.position,
+        chosen.latent,
+        pa.array(chosen.group, mask=chosen.group == TOP),
+        chosen.rank,
+        chosen.activation,
+        tokens.document[window.context],
+        window.context,
+        index.position[chosen.row],
         window.start,
         pa.ListArray.from_arrays(ends, pa.array(token)),
         pa.ListArray.from_arrays(ends, texts.take(pa.array(token))),
         pa.ListArray.from_arrays(ends, pa.array(activation, mask=row < 0)),
+        *quantised(reading_NS, row < 0, window),
     ]
     arrays = [pa.array(column).cast(field.type) for column, field in zip(columns, SAMPLES_SCHEMA, strict=True)]
     return pa.table(arrays, schema=SAMPLES_SCHEMA)
