@@ -234,6 +234,7 @@ rule attribution:
         "<results>/metrics/{dictionary}/{run}/tasks-{model}.csv",
         "<results>/metrics/{dictionary}/{run}/attribution-{model}.csv",
         "<results>/metrics/{dictionary}/{run}/ablations-{model}.csv",
+        "<results>/metrics/{dictionary}/{run}/attributions-{model}.parquet",
     log:
         "<logs>/attribution/{dictionary}/{run}-{model}.log",
     wildcard_constraints:

@@ -9,7 +9,7 @@ from ontogeny.evaluation.task_tables import write_task_tables
 
 
 def main(arguments: Namespace) -> dict[str, float]:
-    """Write the tables of tasks, of leading features and of ablations."""
+    """Write the tables of tasks, of leading features, of ablations and of the attributions of all features."""
     return write_task_tables(
         arguments.dictionary,
         arguments.model,
@@ -19,6 +19,7 @@ def main(arguments: Namespace) -> dict[str, float]:
         arguments.settings,
         arguments.keep_first_position,
         arguments.out,
+        arguments.study,
     )
 
 
@@ -33,5 +34,5 @@ if __name__ == "__main__":
     parser.add_argument(
         "--keep-first-position", action="store_true", help="the dictionary was trained on position 0 of contexts too"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the tables, <table>-<model>.csv")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the tables, <table>-<model>")
     run(parser, main)

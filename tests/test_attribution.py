@@ -4,15 +4,13 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from evaluation_study import HOOK, SITES, make_models, make_tokens, random_crosscoder, save, script
+from evaluation_study import HOOK, SITES, make_models, make_tokens, random_crosscoder
 from torch import Tensor
 
 from ontogeny.config.evaluation import TaskSettings
 from ontogeny.crosscoder.model import Crosscoder
-from ontogeny.errors import UserError
 from ontogeny.evaluation.attribution import (
     FeatureSum,
     ablations,
@@ -27,7 +25,6 @@ from ontogeny.evaluation.attribution import (
 )
 from ontogeny.evaluation.checkpoints import Checkpoints
 from ontogeny.evaluation.task_features import answer_difference, features_at, measure, read_codes
-from ontogeny.evaluation.task_tables import COLUMNS, write_task_tables
 from ontogeny.evaluation.tasks import Task
 from ontogeny.language_model.bridge import last_logits, load_model
 from ontogeny.language_model.continuation import Continuation
@@ -238,46 +235,3 @@ def test_the_planted_feature_leads_is_needed_and_is_found_again(study: Path) -> 
         assert values["attribution", "ablated", 1] < values["random", "ablated", 1]
         assert values["attribution", "kept", 1] > scores["without_features"] + 0.05
         assert scores["completeness_gap"] < 1e-3
-
-
-def write(study: Path, dictionary: Path, out: Path, settings: TaskSettings, model: str = "neox") -> dict[str, float]:
-    return write_task_tables(
-        dictionary, model, study / "models", study / "tokenizer/tokenizer.json", 64, settings, False, out
-    )
-
-
-def test_tables_of_a_run(study: Path, tmp_path: Path) -> None:
-    dictionary = save(tmp_path, random_crosscoder(D_MODEL, "topk"))
-    settings = TaskSettings(items=16, ks=(1, 4, 1000), leading=2)
-    counts = write(study, dictionary, tmp_path, settings)
-    assert counts == {"items": 32}, "induction alone, at both sites: this tokenizer has no words"
-    tables = {name: pd.read_csv(tmp_path / f"{name}-neox.csv") for name in COLUMNS}
-    tasks = tables["tasks"]
-    measured = tasks[tasks["task"] == "induction"]
-    assert (
-        measured.groupby("step")["metric"].apply(set).tolist()
-        == [{"logit_difference", "accuracy", "without_features", "completeness_gap"}] * 2
-    )
-    others = tasks[tasks["task"] != "induction"]
-    assert others["value"].isna().all()
-    assert (others["dropped"] > 100).all()
-    assert set(others["items"]) == {0}
-    curves = tables["ablations"]
-    assert curves.groupby(["step", "ranking", "features"])["k"].apply(list).tolist() == [[1, 4]] * 12
-    leading = tables["attribution"]
-    assert leading[leading["rank"] <= 2].groupby("step").size().tolist() == [2, 2]
-    assert len(set(leading.groupby("step")["feature"].apply(tuple))) == 1, "the same features at every site"
-
-    made = script(
-        "attribution.py", "--settings", settings.model_dump_json(), "--dictionary", dictionary, "--model", "neox",
-        "--models", study / "models", "--tokenizer", study / "tokenizer/tokenizer.json", "--context-length", 64,
-        "--out", tmp_path / "again",
-    )  # fmt: skip
-    assert made.returncode == 0, made.stderr
-    for name in COLUMNS:
-        assert (tmp_path / f"again/{name}-neox.csv").read_bytes() == (tmp_path / f"{name}-neox.csv").read_bytes()
-
-
-def test_another_model_is_one_line(study: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there is no site of a model 'gpt'; models of this dictionary are neox"):
-        write(study, save(tmp_path, random_crosscoder(D_MODEL, "topk")), tmp_path, TaskSettings(), "gpt")

@@ -1,19 +1,24 @@
 """What features do for tasks, as tables: scores of tasks, leading features, ablations."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from ontogeny.command import progress
 from ontogeny.config.evaluation import TaskSettings
 from ontogeny.evaluation.checkpoints import Checkpoints
 from ontogeny.evaluation.encoding import load_dictionary, sites_of_model
-from ontogeny.evaluation.tables import read_identity
+from ontogeny.evaluation.tables import RunIdentity, read_identity
 from ontogeny.evaluation.task_features import Ablation, Score, TaskAtSite, measure
 from ontogeny.evaluation.tasks import Task, make_tasks
-from ontogeny.files import write_csv
+from ontogeny.files import atomic, write_csv
+from ontogeny.provenance import provenance
 from ontogeny.sites import Site
 from ontogeny.tokenizer import read_tokenizer
 
@@ -40,8 +45,12 @@ def write_task_tables(
     settings: TaskSettings,
     keep_first_position: bool,
     out: Path,
+    study: Path | None,
 ) -> dict[str, float]:
     """Measure what the features of a run do for tasks, at every site of one of its models.
+
+    The table of attributions lists the leading features; `attributions-<model>.parquet` has the integrated gradients of
+    all, one row each: for every task that was measured a column with one number a site of the model, in logits.
 
     Args:
         dictionary: folder of the run.
@@ -52,6 +61,7 @@ def write_task_tables(
         settings: tasks, and how they are measured.
         keep_first_position: whether the dictionary was trained on position 0 of contexts too.
         out: folder of the tables, `<table>-<model>.csv` for each of `COLUMNS`.
+        study: the study's `study.json`, or None.
 
     Returns:
         The items measured, those of each site counted.
@@ -79,7 +89,35 @@ def write_task_tables(
     for name, columns in COLUMNS.items():
         table = pd.DataFrame([(*identity, *row) for row in rows[name]], columns=[*identity._fields, *columns])
         write_csv(out / f"{name}-{model}.csv", table)
+    _write_attributions(out / f"attributions-{model}.parquet", found, sites, identity, study)
     return {"items": sum(map(_items, found))}
+
+
+def _write_attributions(
+    file: Path,
+    found: Sequence[TaskAtSite],
+    sites: Sequence[Site],
+    identity: RunIdentity,
+    study: Path | None,
+) -> None:
+    """Write the integrated gradients of all features, with the tasks and the sites in order."""
+    tasks = list(dict.fromkeys(part.task.name for part in found))
+    own = {(part.task.name, part.site): part.integrated_gradients_L for part in found}
+    columns: dict[str, pa.Array] = {"feature": pa.array(np.arange(identity.latents, dtype=np.int32))}
+    for task in tasks:
+        value_LS = torch.stack([own[task, site] for site in sites], dim=1).float().cpu().numpy()
+        ends = np.arange(identity.latents + 1, dtype=np.int32) * len(sites)
+        columns[task] = pa.ListArray.from_arrays(pa.array(ends), pa.array(value_LS.ravel()))
+    metadata = {
+        **provenance(study),
+        "dictionary": identity.dictionary,
+        "run": identity.run,
+        "model": sites[0].model,
+        "tasks": json.dumps(tasks),
+        "sites": json.dumps([site._asdict() for site in sites]),
+    }
+    with atomic(file) as temporary:
+        pq.write_table(pa.table(columns).replace_schema_metadata(metadata), temporary)
 
 
 def _place(part: TaskAtSite) -> tuple[object, ...]:
