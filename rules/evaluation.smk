@@ -167,6 +167,36 @@ rule geometry:
         " --out {params.out}"
 
 
+rule decoders:
+    input:
+        dictionary="<results>/dictionaries/{dictionary}/{run}/crosscoder.safetensors",
+        features="<results>/features/{dictionary}/{run}/features.parquet",
+        checkpoints=lambda wildcards: checkpoint_files(
+            site
+            for site in STUDY.sites(wildcards.dictionary)
+            if site.model not in PLANTED
+        ),
+        tokenizer=rules.tokenizer.output,
+    output:
+        "<results>/features/{dictionary}/{run}/decoders.parquet",
+    log:
+        "<logs>/decoders/{dictionary}/{run}.log",
+    conda:
+        "../envs/gpu.yaml"
+    params:
+        dictionary=subpath(input.dictionary, parent=True),
+        models=lambda wildcards: (
+            f"--models {STUDY.root}/models"
+            if language_models(wildcards.dictionary)
+            else ""
+        ),
+        code=code("decoders.py"),
+    shell:
+        command("decoders.py")
+        + " --log {log} --threads {threads} --dictionary {params.dictionary} --features {input.features}"
+        " {params.models} --tokenizer {input.tokenizer} --out {output}"
+
+
 rule ngram:
     input:
         checkpoints=lambda wildcards: [

@@ -174,7 +174,9 @@ STAGE_FILES = {
         for table in FIGURES[name][1]
     ]
     + TYPES,
-    "features": RUNS + of_runs(rules.features.output[0]),
+    "features": RUNS
+    + of_runs(rules.features.output[0])
+    + of_runs(rules.decoders.output[0]),
     "database": RUNS
     + of_runs(rules.features.output[0])
     + of_runs(rules.database.output[0]),

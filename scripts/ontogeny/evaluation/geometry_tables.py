@@ -81,6 +81,7 @@ def write_geometry(dictionary: Path, features: Path, out: Path) -> dict[str, flo
     """
     identity, known = read_identity(dictionary), read_features(features)
     check_run(dictionary, features, identity, known)
+    check_sites(dictionary, known)
     decoder = Decoder(dictionary, known)
     tables = {
         "classes": classes_table(identity, known),
@@ -94,12 +95,16 @@ def write_geometry(dictionary: Path, features: Path, out: Path) -> dict[str, flo
 
 
 def check_run(dictionary: Path, file: Path, identity: RunIdentity, features: Features) -> None:
-    """Refuse a table of another run, and a run with one site."""
+    """Refuse a table of another run."""
     sites = tuple(Site(**site) for site in json.loads((dictionary / CONFIG_FILE).read_text())["sites"])
     said = features.labels["dictionary"], features.labels["run"], features.sites, features.latents
     if said != (identity.dictionary, identity.run, sites, identity.latents):
         raise UserError(f"{file}: it is not of the run in {dictionary}; run the rule 'features' again")
-    if len(sites) == 1:
+
+
+def check_sites(dictionary: Path, features: Features) -> None:
+    """Refuse a run with one site."""
+    if len(features.sites) == 1:
         raise UserError(f"{dictionary}: the run has one site; geometry compares the sites of a run, expected several")
 
 

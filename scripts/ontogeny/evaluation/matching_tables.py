@@ -29,7 +29,7 @@ from ontogeny.evaluation.agreement import (
 from ontogeny.evaluation.emergence import ABSENT, emergence
 from ontogeny.evaluation.encoding import load_dictionary
 from ontogeny.evaluation.feature_table import read_features
-from ontogeny.evaluation.geometry_tables import Decoder, check_run
+from ontogeny.evaluation.geometry_tables import Decoder, check_run, check_sites
 from ontogeny.evaluation.matching import mutual_matches
 from ontogeny.evaluation.tables import RunIdentity, read_identity
 from ontogeny.files import write_csv
@@ -111,6 +111,7 @@ def write_matching(
     """
     identity, known = read_identity(dictionary), read_features(features)
     check_run(dictionary, features, identity, known)
+    check_sites(dictionary, known)
     decoder_LSD = np.concatenate([block.numpy() for _, block in Decoder(dictionary, known).over_sites()])
     numbers = known.table["feature"].to_numpy(np.int64)
     reference = side(identity, numbers, decoder_LSD, known.sites, known.threshold)
