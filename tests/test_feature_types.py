@@ -23,7 +23,7 @@ from ontogeny.evaluation.dependence import (
     read_copies,
 )
 from ontogeny.evaluation.encoding import load_dictionary
-from ontogeny.evaluation.feature_types import choose, write_feature_types
+from ontogeny.evaluation.feature_types import choose, read_samples, write_feature_types
 from ontogeny.evaluation.features import write_features
 from ontogeny.evaluation.token_shares import NONE, RowFirings, explained_share
 from ontogeny.evaluation.type_rules import feature_types
@@ -230,6 +230,15 @@ def test_command_writes_the_same_bytes(made: Path, tmp_path: Path) -> None:
     here, there = (pq.read_table(tmp_path / f"{place}.parquet") for place in ("here", "there"))
     assert here.equals(there)
     assert json.loads(there.schema.metadata[b"settings"])["firings"] == 20
+
+
+def test_samples_that_are_cut_are_the_strongest(tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {"feature": [0, 0, 0, 0, 1, 2], "rank": [0, 1, 0, 1, 0, 0], "context": range(6), "position": [3, 4, 5, 6, 7, 0]}
+    ).assign(quantile=pd.array([None, None, 0, 3, None, None], dtype="Int8"), activation=[9.0, 8.0, 1.0, 7.0, 2.0, 1.0])
+    table.to_parquet(tmp_path / "samples.parquet")
+    found = read_samples(tmp_path / "samples.parquet", np.array([0, 2]), 2)
+    assert found.context.tolist() == [0, 1], "no sample of a band, of another feature or at position 0"
 
 
 def test_mistakes_are_one_line(made: Path, tmp_path: Path) -> None:

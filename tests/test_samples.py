@@ -2,17 +2,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from disk_limits import file_size_limit
 from evaluation_study import CONTEXT_LENGTH, make_rows, make_tokenizer, make_tokens
 from numpy.typing import NDArray
 
-from ontogeny.activations.rows import read_rows
+from ontogeny.activations.rows import Rows, read_rows
 from ontogeny.config.evaluation import FeatureSettings
 from ontogeny.errors import UserError
 from ontogeny.evaluation.choosing import TOP, choose
 from ontogeny.evaluation.features import histogram
 from ontogeny.evaluation.samples import token_texts
 from ontogeny.evaluation.sparse import FiringsByLatent, SparseActivations
-from ontogeny.evaluation.text_windows import RowIndex, windows
+from ontogeny.evaluation.text_windows import Covering, RowIndex, windows
 
 SETTINGS = FeatureSettings(samples=3, quantiles=4, quantile_samples=2)
 
@@ -164,3 +165,25 @@ def test_an_index_tells_absent_positions_from_rows(tmp_path: Path) -> None:
     assert index.find(context, position).tolist() == list(range(50))
     everywhere = np.indices((12, CONTEXT_LENGTH + 5)).reshape(2, -1)
     assert (index.find(*everywhere) >= 0).sum() == 50
+
+
+def test_the_windows_of_a_row_are_those_that_reach_it() -> None:
+    """Rows end before their contexts do, so that windows reach further than any row."""
+    context, position = np.array([0, 0, 1, 1, 2, 0, 1, 2]), np.array([1, 2, 1, 3, 2, 3, 0, 3])
+    rows = [Rows(context.astype(np.int32), position.astype(np.int32), *(np.zeros(8, np.int32),) * 2, "", "")]
+    index = RowIndex(rows)
+    at = np.array([7, 0, 3, 5, 3, 1])
+    found = windows(context[at], position[at], np.array([6, 4, 6]), reach=2)
+    row, sample = Covering(found, index)(index.place)
+    expected = {
+        (r, m) for r in range(8) for m, own in enumerate(at)
+        if context[r] == context[own] and abs(position[r] - position[own]) <= 2
+    }  # fmt: skip
+    assert sorted(zip(row.tolist(), sample.tolist(), strict=True)) == sorted(expected)
+
+
+def test_a_full_disk_is_one_error(tmp_path: Path) -> None:
+    sparse = SparseActivations(latents=10, folder=tmp_path)
+    sparse.add(np.arange(1000), np.arange(1000) % 10, np.ones(1000, np.float32))
+    with file_size_limit(6000), pytest.raises(OSError, match="File too large"):
+        sparse.by_latent()

@@ -15,7 +15,7 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
 PARTS = ("Snakefile", "rules", "scripts", "report", "envs", "profiles")
-TARGETS = ("results/figures/", "results/database/")
+TARGETS = ("results/features/", "results/figures/", "results/database/")
 
 
 class Workspace:

@@ -9,7 +9,7 @@ import yaml
 
 from .conftest import PROJECT, Workspace
 
-STAGES = ("figures", "database", "models", "metrics")
+STAGES = ("features", "figures", "database", "models", "metrics")
 HOOK = "blocks.0.hook_resid_post"
 
 
@@ -37,7 +37,7 @@ def test_no_job_needs_a_language_model(workspace: Workspace) -> None:
     planned, output = workspace.planned(*targets())
     assert planned == Counter(
         {"corpus": 1, "tokenizer": 1, "tokens": 2, "rows": 3, "truth": 1, "directions": 1, "planted": 24, "statistics": 8,
-         "dictionary": 3, "reconstruction": 3, "recovery": 3, "features": 3, "database": 3, "pareto_figure": 1, "reconstruction_figure": 1, "decoder_norms_figure": 1,
+         "dictionary": 3, "reconstruction": 3, "recovery": 3, "features": 3, "decoders": 3, "database": 3, "pareto_figure": 1, "reconstruction_figure": 1, "decoder_norms_figure": 1,
          "geometry": 3, "evolution_overview_figure": 1, "feature_classes_figure": 1, "probes": 1,
          "norm_as_strength_figure": 1, "gallery": 1}
     )  # fmt: skip
@@ -52,6 +52,7 @@ def test_runs_that_are_compared_are_matched_with_the_featured_one(workspace: Wor
     ):
         planned, output = workspace.planned("results/planted/figures/")
     assert (planned["dictionary"], planned["matching"], planned["robustness_figure"]) == (6, 1, 1)
+    assert "decoders" not in planned, "no figure needs it"
     run = "latents96-sparsity0.5-seed"
     assert f"metrics/crosscoder/{run}0/matching/crosscoder/{run}1/pairs.csv" in output
 
@@ -83,3 +84,16 @@ def test_a_run_is_compared_with_what_was_planted(small: Workspace) -> None:
     assert min(found["emergence_exact"], found["death_exact"]) > 0.95
     with small.changed("evaluation", "features", "emergence_threshold", value=0.4):
         assert small.planned(table)[0] == Counter({"recovery": 1})
+
+
+def test_decoders_lie_as_they_were_planted(small: Workspace) -> None:
+    """No planted feature turns here, and none promotes a token."""
+    folder = "results/planted/features/crosscoder/latents96-sparsity0.5-seed0"
+    done = small.snakemake(f"{folder}/decoders.parquet")
+    assert done.returncode == 0, done.stderr
+    table, known = (pd.read_parquet(small.folder / folder / f"{name}.parquet") for name in ("decoders", "features"))
+    there = ~known.dead & (known.normalised_norm.map(min) > 0.5)
+    assert there.sum() > 10
+    assert table.rotation[there].map(lambda cosines: cosines[1]).median() > 0.95
+    assert {len(tokens) for promoted in table.promoted for tokens in promoted} == {0}
+    assert table.promoted.map(len).eq(2).all(), "a list for each site"

@@ -16,7 +16,7 @@ AFTER_CORPUS = {
     **TASKS,
     **TYPES,
     "tokenizer": 1, "tokens": 2, "language_model": 1, "rows": 3, "activations": 12, "statistics": 4, "dictionary": 3,
-    "reconstruction": 3, "losses": 3, "nll": 3, "features": 3, "database": 3, "pareto_figure": 1, "reconstruction_figure": 1,
+    "reconstruction": 3, "losses": 3, "nll": 3, "features": 3, "decoders": 3, "database": 3, "pareto_figure": 1, "reconstruction_figure": 1,
     "decoder_norms_figure": 1, "geometry": 1, "evolution_overview_figure": 1, "feature_classes_figure": 1,
     "language_model_figure": 1, "gallery": 1,
     "ngram": 1, "probes": 1, "two_phases_figure": 1, "norm_as_strength_figure": 1,
@@ -24,8 +24,8 @@ AFTER_CORPUS = {
 CROSSCODER_RUNS = {
     **TASKS,
     **TYPES,
-    "dictionary": 2, "reconstruction": 2, "losses": 2, "nll": 2, "features": 2, "database": 2, "pareto_figure": 1,
-    "reconstruction_figure": 1, "decoder_norms_figure": 1, "geometry": 1, "evolution_overview_figure": 1,
+    "dictionary": 2, "reconstruction": 2, "losses": 2, "nll": 2, "features": 2, "decoders": 2, "database": 2,
+    "pareto_figure": 1, "reconstruction_figure": 1, "decoder_norms_figure": 1, "geometry": 1, "evolution_overview_figure": 1,
     "feature_classes_figure": 1, "gallery": 1,
     "probes": 1, "norm_as_strength_figure": 1, "two_phases_figure": 1,
 }  # fmt: skip
@@ -36,6 +36,7 @@ ALL_RUNS = {
     "losses": 3,
     "nll": 3,
     "features": 3,
+    "decoders": 3,
     "database": 3,
 }
 
@@ -93,7 +94,7 @@ def test_finished_study_has_nothing_to_do(finished: Workspace) -> None:
     [
         (("figures", "decoder_norms", "colormap"), "viridis", {"decoder_norms_figure": 1, "gallery": 1}),
         (("evaluation", "features", "emergence_threshold"), 0.4,
-         {**TYPES, "features": 3, "geometry": 1, "decoder_norms_figure": 1, "evolution_overview_figure": 1,
+         {**TYPES, "features": 3, "decoders": 3, "geometry": 1, "decoder_norms_figure": 1, "evolution_overview_figure": 1,
           "feature_classes_figure": 1, "two_phases_figure": 1, "probes": 1, "norm_as_strength_figure": 1, "database": 3,
           "gallery": 1}),
         (("figures", "pareto", "height"), 50.0, {"pareto_figure": 1, "gallery": 1}),
@@ -107,8 +108,8 @@ def test_finished_study_has_nothing_to_do(finished: Workspace) -> None:
         (
             ("dictionaries", "crosscoder", "k"),
             [4, 8, 16],
-            {"dictionary": 1, "reconstruction": 1, "losses": 1, "nll": 1, "features": 1, "database": 1, "pareto_figure": 1,
-             "reconstruction_figure": 1, "gallery": 1},
+            {"dictionary": 1, "reconstruction": 1, "losses": 1, "nll": 1, "features": 1, "decoders": 1, "database": 1,
+             "pareto_figure": 1, "reconstruction_figure": 1, "gallery": 1},
         ),
         (("dictionaries", "crosscoder", "learning_rate"), 1e-3, CROSSCODER_RUNS),
         (("tokenizer", "vocab_size"), 600, AFTER_CORPUS),

@@ -132,6 +132,27 @@ def test_features_and_samples_belong_together(finished: Workspace) -> None:
     assert (table.histogram.map(sum) == (table.density * 4096).round()).all()
 
 
+def test_decoders_and_attributions_are_of_all_features(finished: Workspace) -> None:
+    results = finished.folder / "results"
+    for (dictionary, run), sites in zip(RUNS, (4, 4, 1), strict=True):
+        table = pd.read_parquet(results / f"features/{dictionary}/{run}/decoders.parquet")
+        assert list(table.feature) == list(range(128))
+        assert {len(rotation) for rotation in table.rotation} == {sites**2}
+        assert {len(neighbours) for neighbours in table.neighbours} == {8}
+        assert {len(tokens) for promoted in table.promoted for tokens in promoted} == {10}
+        assert table.promoted.map(len).eq(sites).all()
+    shown = results / "metrics/crosscoder/latents128-k8-seed0"
+    attributed, leading = (
+        pd.read_parquet(shown / "attributions-neox.parquet"),
+        _metrics(finished, *RUNS[1], "attribution-neox"),
+    )
+    assert list(attributed.columns) == ["feature", *dict.fromkeys(leading.task)]
+    for task in attributed.columns[1:]:
+        first = leading[(leading.task == task) & (leading.step == 0)]
+        own = attributed[task].map(lambda values: values[0])
+        assert own[first.feature].to_numpy() == pytest.approx(first.integrated_gradients.to_numpy(), rel=1e-5)
+
+
 def test_every_feature_and_sample_is_in_the_database(finished: Workspace) -> None:
     results = finished.folder / "results"
     with connect(DatabaseSettings(), results / "database/server") as database:
