@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 TARGETS = ("results/figures/", "results/database/")
 ONE_THREAD = (
     *("tokenizer", "tokens", "language_model", "activations", "dictionary", "losses", "reconstruction", "features"),
-    *("geometry", "ngram", "probes", "attribution"),
+    *("geometry", "decoders", "ngram", "probes", "attribution"),
 )
 """Rules whose threads a profile sets; other numbers of threads give other bytes."""
 
