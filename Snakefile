@@ -27,6 +27,7 @@ include: "rules/models.smk"
 include: "rules/activations.smk"
 include: "rules/dictionaries.smk"
 include: "rules/evaluation.smk"
+include: "rules/interpretation.smk"
 include: "rules/database.smk"
 include: "rules/figures.smk"
 

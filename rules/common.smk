@@ -18,6 +18,7 @@ from ontogeny.config.activations import HarvestSettings
 from ontogeny.config.comparison import compared_runs, dictionaries_drawn
 from ontogeny.config.database import EMBEDDED
 from ontogeny.config.inputs import model_files
+from ontogeny.config.interpretation import WindowSettings, interpreted
 from ontogeny.config.load import check_keys_are_unique, load_study
 from ontogeny.config.study import SPLITS
 from ontogeny.config.texts import corpus_files, tokenizer_files
@@ -63,6 +64,10 @@ SETTINGS["sources"] = {
 SETTINGS["harvest"] = {
     key: SETTINGS["activations"][key] for key in HarvestSettings.model_fields
 }
+SETTINGS["windows"] = {
+    key: SETTINGS["interpretation"][key] for key in WindowSettings.model_fields
+}
+SETTINGS["interpreted"] = interpreted(STUDY)
 SETTINGS["rows"] = {
     shard: settings.model_dump(mode="json")
     for split in SPLITS

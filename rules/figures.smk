@@ -12,6 +12,12 @@ TYPES = (
     if "feature_types" in STUDY.figure_names()
     else []
 )
+# A language model's ratings of the same features, where the study asks for them.
+INTERPRETATIONS = (
+    [f"<results>/features/{FEATURED}/{FEATURED_RUN}/interpretations.parquet"]
+    if STUDY.interpretation.endpoint
+    else []
+)
 FIGURES = {
     "pareto": (
         "Sparsity and reconstruction",
@@ -73,7 +79,10 @@ FIGURES = {
         task_tables("ablations", FEATURED, FEATURED_RUN),
     ),
     "feature_types": ("Features over training", [FEATURES, *TYPES]),
-    "complexity": ("Features over training", [FEATURES, *TYPES]),
+    "complexity": (
+        "Features over training",
+        [FEATURES, *TYPES, *INTERPRETATIONS],
+    ),
 }
 
 for name in STUDY.figure_names():
@@ -176,7 +185,8 @@ STAGE_FILES = {
     + TYPES,
     "features": RUNS
     + of_runs(rules.features.output[0])
-    + of_runs(rules.decoders.output[0]),
+    + of_runs(rules.decoders.output[0])
+    + INTERPRETATIONS,
     "database": RUNS
     + of_runs(rules.features.output[0])
     + of_runs(rules.database.output[0]),

@@ -16,6 +16,7 @@ from ontogeny.config.evaluation import EvaluationSettings
 from ontogeny.config.figures import FiguresSettings
 from ontogeny.config.hooks import hook_problem, hook_width
 from ontogeny.config.inputs import missing_checkpoint
+from ontogeny.config.interpretation import InterpretationSettings, interpretation_problems
 from ontogeny.config.models import LocalModel, ModelSettings, PlantedModel, TrainedModel
 from ontogeny.config.shapes import model_shape
 from ontogeny.config.texts import corpus_problems, tokenizer_problems
@@ -38,7 +39,7 @@ STAGES = (
 )
 """Folders below a results root, in the order of the flow; each is a target."""
 
-RESERVED_NAMES = (*STAGES, "states", "logs", "browser")
+RESERVED_NAMES = (*STAGES, "states", "logs", "cache", "browser")
 """Names that a study cannot have, since the default study keeps its own folders there."""
 
 
@@ -63,6 +64,8 @@ class Study(Settings):
     """Crosscoders and plain SAEs (dictionaries over one site), by name."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """How dictionaries are measured."""
+    interpretation: InterpretationSettings = InterpretationSettings()
+    """A language model that explains and rates features, which is off unless it is given an endpoint."""
     database: DatabaseSettings = DatabaseSettings()
     """Where features are stored."""
     figures: FiguresSettings = FiguresSettings()
@@ -95,6 +98,7 @@ class Study(Settings):
         if shown and shown[1] not in (self.runs(shown[0]) if shown[0] in self.dictionaries else ()):
             yield f"figures.run: there is no run {shown[1]!r} of a dictionary {shown[0]!r}"
         yield from comparison_problems(self)
+        yield from interpretation_problems(self)
 
     @property
     def root(self) -> str:

@@ -1,0 +1,77 @@
+"""Answers that were paid for, on disk."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ontogeny.config.interpretation import InterpretationSettings
+from ontogeny.files import write_json
+from ontogeny.interpretation.prompts import Message
+
+
+class Answer(BaseModel):
+    """What a server answered."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    text: str
+    """The answer."""
+    input_tokens: int
+    """Tokens of the question, as the server counted them; 0 where it told none."""
+    output_tokens: int
+    """Tokens of the answer."""
+
+
+class _Entry(BaseModel):
+    """A file of the cache."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    question: str
+    answer: Answer
+    checksum: str
+
+
+class Cache:
+    """Answers by the hash of model, messages and sampling settings; which server gave them is no part of it."""
+
+    def __init__(self, folder: Path, settings: InterpretationSettings) -> None:
+        self._folder = folder
+        self._settings = settings
+
+    def find(self, messages: Sequence[Message]) -> Answer | None:
+        """Find the answer to a question; a damaged file is none."""
+        question = _hash(request(self._settings, messages))
+        try:
+            entry = _Entry.model_validate_json(self._file(question).read_bytes())
+        except (OSError, ValidationError):
+            return None
+        there = entry.question == question and entry.checksum == _hash(entry.answer.model_dump())
+        return entry.answer if there else None
+
+    def keep(self, messages: Sequence[Message], answer: Answer) -> None:
+        """Write an answer, whole or not at all.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        question = _hash(request(self._settings, messages))
+        entry = _Entry(question=question, answer=answer, checksum=_hash(answer.model_dump()))
+        write_json(self._file(question), entry.model_dump())
+
+    def _file(self, question: str) -> Path:
+        return self._folder / question[:2] / f"{question}.json"
+
+
+def request(settings: InterpretationSettings, messages: Sequence[Message]) -> dict[str, object]:
+    """Write what is asked as the protocol has it: all that decides the answer, and no more."""
+    sampling = {"temperature": settings.temperature, "max_tokens": settings.max_tokens}
+    told = {name: value for name, value in sampling.items() if value is not None}
+    return {"model": settings.model, "messages": list(messages), **told}
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
