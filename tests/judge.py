@@ -134,7 +134,8 @@ def knowing(question: str) -> str:
         pieces = Counter(piece for window in windows for piece in marked_in(window))
         word = pieces.most_common(1)[0][0]
         return json.dumps({"explanation": f"the text [{word}]", "complexity": min(len(pieces), 5)})
-    word = re.search(r"the text \[(.*?)\]", json.loads(re.search(r'like this: (".*")$', question, re.MULTILINE)[1]))[1]
+    explanation = json.loads(re.search(r'like this: (".*")$', question, re.MULTILINE)[1])
+    word = explanation.removeprefix("the text [").removesuffix("]")
     if kind_of(question) == "detection":
         return decisions([word in window for window in windows])
     return decisions([bool(found := marked_in(window)) and set(found) == {word} for window in windows])
