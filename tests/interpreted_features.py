@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import figure_tables
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -58,3 +60,24 @@ def write(file: Path, rows: list[tuple[object, ...]]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns, schema=SCHEMA).replace_schema_metadata(METADATA), file)
     return file
+
+
+def rated_of(folder: Path, table: Path, most: int = 5, unrated: int = 7, **types: float) -> list[Path]:
+    """Write what `complexity` reads where a language model has rated features, from 1 to `most`, later ones higher."""
+    read = pq.read_table(table)
+    frame = read.select(["feature", "emergence_site"]).to_pandas()
+    random = np.random.default_rng(11)
+    rating = np.clip(1 + frame["emergence_site"].to_numpy() // 3 + random.integers(0, 2, len(frame)), 1, most)
+    missing = np.arange(len(frame)) % unrated == 0
+    rated = pa.table(
+        {
+            "feature": frame["feature"].to_numpy(dtype=np.int32),
+            "complexity": pa.array(rating.astype(np.int8), mask=missing),
+            "detection": pa.array(random.uniform(0.5, 1, len(frame)), mask=missing),
+            "fuzzing": pa.array(random.uniform(0.4, 0.9, len(frame)), mask=missing | (np.arange(len(frame)) % 5 == 0)),
+        }
+    )
+    labels = {name: read.schema.metadata[name.encode()] for name in ("dictionary", "run")}
+    file = table.with_name("interpretations.parquet")
+    pq.write_table(rated.replace_schema_metadata({**labels, "model": "judge-1"}), file)
+    return [*figure_tables.types_of(folder, table, **types), file]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from default_tables import default_tables
 from figure_drawing import FIGURES, drawn, lines, visible
+from interpreted_features import rated_of
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -135,6 +136,9 @@ VARIANTS: dict[str, tuple[str, Callable[[Path], list[Path]], dict[str, Any]]] = 
         lambda at: made_up.types_of(at, made_up.features(at, made_up.norms(5), dead=0)),
         {"resamples": 50},
     ),
+    "ratings": ("complexity", lambda at: rated_of(at, *made_up.features_of(at)), {}),
+    "equal ratings": ("complexity", lambda at: rated_of(at, *made_up.features_of(at), most=1), {}),
+    "ratings in many checkpoints": ("complexity", lambda at: rated_of(at, *_many(at)), {}),
     **{name: (name, lambda at, name=name: default_tables(at)[name], {}) for name in FIGURES},  # type: ignore[misc]
 }
 """Studies unlike the default one, and that one: figure, tables, settings."""

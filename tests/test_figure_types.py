@@ -4,16 +4,20 @@ import json
 from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 
 import figure_tables as made_up
+import jinja2
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from figure_drawing import drawn, words
+from interpreted_features import rated_of
 
 from ontogeny.config.figures import FigureStyle
 from ontogeny.errors import UserError
+from ontogeny.figures.complexity import DESCRIPTION, RATED
 from ontogeny.figures.correlation import correlation
 from ontogeny.figures.writer import figure_kinds, figure_module, write_figure
 
@@ -98,6 +102,56 @@ def test_complexity_counts_and_correlates_features(tables: list[Path]) -> None:
     assert f"Spearman's rho is {rows.loc[0.5, 'value']:.2f}" in finding
 
 
+def test_complexity_sets_ratings_against_emergence(tables: list[Path], tmp_path: Path) -> None:
+    rated = [*tables, rated_of(tmp_path, made_up.features(tmp_path, made_up.norms(400)))[2]]
+    figure, numbers = drawn("complexity", rated, resamples=200, permutations=99)
+    table = pq.read_table(tables[0]).to_pandas().merge(pq.read_table(rated[2]).to_pandas(), on="feature")
+    table = table[~table["dead"]]
+    known = table[table["complexity"].notna()]
+    assert 0 < len(known) < len(table)
+    circles = numbers[numbers["panel"] == "rating features"].set_index(["step", "rating"])["features"]
+    assert circles.to_dict() == known.groupby(["emergence_step", "complexity"]).size().to_dict()
+    medians = numbers[numbers["panel"] == "rating median"].set_index("step")
+    assert medians["value"].to_dict() == known.groupby("emergence_step")["complexity"].median().to_dict()
+    assert medians["features"].to_dict() == known.groupby("emergence_step").size().to_dict()
+    rows = numbers[numbers["panel"] == "rating correlation"].set_index(["statistic", "threshold"])
+    norms_FS = np.stack(known["normalised_norm"])
+    for tau in (0.2, 0.5, 0.8):
+        first = pd.Series((norms_FS > tau).argmax(axis=1), index=known.index)
+        expected = np.corrcoef(first.rank(), known["complexity"].rank())[0, 1]
+        assert rows.loc[("spearman", tau), "value"] == pytest.approx(expected)
+    log = np.log10(1 + known["emergence_step"].to_numpy(dtype=float))
+    assert rows.loc[("pearson", 0.5), "value"] == pytest.approx(
+        np.corrcoef(log, known["complexity"].astype(float))[0, 1]
+    )
+    assert rows["p"].dropna().tolist() == [1 / 100] * 2
+    assert set(rows["features"]) == {len(known)}
+    scores = numbers[numbers["panel"] == "scores"].set_index("statistic")
+    for name in ("detection", "fuzzing"):
+        assert scores.loc[name, ["low", "value", "high"]].tolist() == table[name].quantile([0.25, 0.5, 0.75]).tolist()
+        assert scores.loc[name, "features"] == table[name].count()
+    assert set(numbers["judge"]) == {"judge-1"}
+    said = figure_module("complexity").caption(numbers)
+    assert (
+        f"Of {len(known)} features rated by judge-1, Spearman's rho is {rows.loc[('spearman', 0.5), 'value']:.2f}"
+        in said.finding
+    )
+    assert (
+        f"detection {scores.loc['detection', 'value']:.2f} ({scores.loc['detection', 'features']} features"
+        in said.finding
+    )
+    assert "(c, d)" in said.description
+    assert len(figure.axes) == 4
+
+
+def test_without_ratings_the_figure_says_nothing_of_them(tables: list[Path], tmp_path: Path) -> None:
+    _, alone = drawn("complexity", tables, resamples=20, permutations=9)
+    rated = [*tables, rated_of(tmp_path, made_up.features(tmp_path, made_up.norms(400)))[2]]
+    _, both = drawn("complexity", rated, resamples=20, permutations=9)
+    pd.testing.assert_frame_equal(alone, both.loc[both.index < len(alone), alone.columns])
+    assert "rated" not in str(figure_module("complexity").caption(alone))
+
+
 def test_features_that_no_longer_fire_are_left_out(tables: list[Path], tmp_path: Path) -> None:
     read = pq.read_table(tables[0])
     frame = read.to_pandas()
@@ -141,6 +195,32 @@ MISTAKES: dict[str, tuple[str, Callable[[Path], list[Path]], str]] = {
         lambda at: [*made_up.features_of(at), _labelled(made_up.types_of(at, *made_up.features_of(at))[1], {})],
         "'dictionary' is missing; run the rule 'feature_types' again",
     ),
+    "ratings of another run": (
+        "complexity",
+        lambda at: [
+            *made_up.types_of(at, *made_up.features_of(at)),
+            _labelled(rated_of(at, *made_up.features_of(at))[2], {b"run": b"another"}),
+        ],
+        "interpretations.parquet: it is of another run than the features; run the rule 'interpretation' again",
+    ),
+    "ratings by nobody": (
+        "complexity",
+        lambda at: [
+            *made_up.types_of(at, *made_up.features_of(at)),
+            _labelled(rated_of(at, *made_up.features_of(at))[2], {}),
+        ],
+        "interpretations.parquet: 'dictionary' is missing; run the rule 'interpretation' again",
+    ),
+    "no rating": (
+        "complexity",
+        lambda at: rated_of(at, *made_up.features_of(at), unrated=1),
+        "no feature that fires was rated; its column 'problem' says why",
+    ),
+    "ratings that are not there": (
+        "complexity",
+        lambda at: [*made_up.types_of(at, *made_up.features_of(at)), at / "interpretations.parquet"],
+        "interpretations.parquet: there is no such table",
+    ),
     "emergence over layers": (
         "complexity",
         lambda at: made_up.types_of(at, *made_up.features_of(at, sites=made_up.LAYERS)),
@@ -157,3 +237,10 @@ def test_mistakes_are_one_line(case: str, tmp_path: Path) -> None:
         write_figure(name, files, figure_kinds()[name](), FigureStyle(), tmp_path / "figures" / name, None)
     assert expected in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_caption_of_ratings_is_in_the_report_where_there_are_any() -> None:
+    job = SimpleNamespace(config={"interpretation": {"endpoint": "http://here"}}, output=("a", "b", "c"))
+    source = Path(__file__).parents[1].joinpath("report/complexity.rst").read_text(encoding="utf-8")
+    text = " ".join(jinja2.Template(source, undefined=jinja2.StrictUndefined).render(snakemake=job).split())
+    assert f"{DESCRIPTION}{RATED} Study default;" in text

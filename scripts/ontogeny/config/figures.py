@@ -122,8 +122,10 @@ class FeatureTypesFigure(PageFigure):
 
 
 class ComplexityFigure(PageFigure):
-    """Emergence step against the context that features need."""
+    """Emergence step against the context that features need, and against a language model's ratings of them."""
 
+    height: Millimetres = 66.0
+    """Millimetres of a row of panels; ratings make a second row."""
     resamples: Count = 2000
     """Draws of features, with replacement, behind the intervals of correlations."""
     permutations: Count = 9999
@@ -164,4 +166,4 @@ class FiguresSettings(Settings):
     feature_types: FeatureTypesFigure = FeatureTypesFigure()
     """Decoder norms over training of current-token, previous-token, induction and context-sensitive features."""
     complexity: ComplexityFigure = ComplexityFigure()
-    """Emergence step against the context that features need."""
+    """Emergence step against the context that features need, and against ratings where `interpretation` asks for them."""
