@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from ontogeny.config.load import load_study
+from ontogeny.config.study import Study
+from ontogeny.costs import Cost
 from ontogeny.plan import Shape, known_shape, plan_text, study_costs
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -27,6 +29,10 @@ CONFIG: dict[str, Any] = {
 }  # fmt: skip
 
 
+def costs(study: Study, shapes: dict[str, Shape]) -> dict[str, Cost]:
+    return {cost.stage: cost for cost in study_costs(study, shapes)}
+
+
 def command(script: str, *options: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     line = [sys.executable, str(PROJECT / "scripts" / script), *options]
     return subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
@@ -35,13 +41,14 @@ def command(script: str, *options: str, folder: Path) -> "subprocess.CompletedPr
 def test_costs_are_those_counted_by_hand() -> None:
     shape = Shape(layers=2, d_model=4, d_mlp=16, vocab_size=10)
     assert shape.forward_flop(1) == 2 * (4 * 16 + 2 * 4 * 16)
-    _, training, harvest, dictionary, nll, _ = study_costs(load_study(CONFIG), {"neox": shape})
+    stages = ("language_model neox", "activations", "dictionary cc", "losses")
+    training, harvest, dictionary, nll = (costs(load_study(CONFIG), {"neox": shape})[stage] for stage in stages)
     assert training.tokens == 10 * 2 * 8
     assert training.flop == 160 * 3 * shape.forward_flop()
     assert harvest.jobs == 2 * 3
     assert harvest.disk == 2 * 120 * 4 * 2
     int8 = {**CONFIG, "activations": {**CONFIG["activations"], "dtype": "int8"}}
-    assert study_costs(load_study(int8), {"neox": shape})[2].disk == 2 * 120 * (4 + 4)
+    assert costs(load_study(int8), {"neox": shape})["activations"].disk == 2 * 120 * (4 + 4)
     assert harvest.flop == 2 * 120 * shape.forward_flop(1)
     assert dictionary.flop == 2 * 10 * (2 * 4) * 16 * 100 * 3
     assert dictionary.disk == 2 * 2 * (2 * 4) * 16 * 4
@@ -54,7 +61,7 @@ def test_planted_activations_cost_disk_and_no_model() -> None:
     study = load_study(config)
     shape = known_shape(study, "neox")
     assert shape is not None
-    _, harvest, dictionary, _ = study_costs(study, {"neox": shape})
+    harvest, dictionary = (costs(study, {"neox": shape})[stage] for stage in ("activations", "dictionary cc"))
     assert (harvest.stage, harvest.jobs, harvest.disk, harvest.flop) == ("activations", 2 * 3, 2 * 120 * 4 * 2, 0)
     assert dictionary.flop == 2 * 10 * (2 * 4) * 16 * 100 * 3
     assert "nll" not in plan_text(study, 1.0)
@@ -70,7 +77,8 @@ def test_disk_of_tokens_and_scratch_of_stages_are_those_counted_by_hand() -> Non
     shape = Shape(layers=2, d_model=4, d_mlp=16, vocab_size=10)
     config = {**CONFIG, "tokens": {"context_length": 8, "max_tokens": 100}}
     config["dictionaries"] = {"cc": {**CONFIG["dictionaries"]["cc"], "save_every": 10}}
-    tokens, _, _, dictionary, _, features = study_costs(load_study(config), {"neox": shape})
+    stages = ("tokens", "dictionary cc", "features")
+    tokens, dictionary, features = (costs(load_study(config), {"neox": shape})[stage] for stage in stages)
     assert tokens.disk == 2 * 13 * (8 * 2 + 8)
     assert dictionary.scratch == 2 * 3 * (3 * 4 * (2 * 2 * 4 * 16)), "30 steps: two states kept and a third on its way"
     readings = 16 * (10 + 4 * 3) * 25 * 2
@@ -79,7 +87,7 @@ def test_disk_of_tokens_and_scratch_of_stages_are_those_counted_by_hand() -> Non
     config["evaluation"] = {"features": {"samples": 1, "quantile_samples": 0, "window": 1}}
     assert study_costs(load_study(config), {"neox": shape})[-1].scratch == 20 * (2 + 4) * 24
     config["dictionaries"]["cc"]["save_every"] = 1000
-    assert study_costs(load_study(config), {"neox": shape})[3].scratch == dictionary.scratch / 3, (
+    assert costs(load_study(config), {"neox": shape})["dictionary cc"].scratch == dictionary.scratch / 3, (
         "saved only when stopped"
     )
 
@@ -102,7 +110,7 @@ def test_a_local_checkpoint_takes_the_room_of_its_weights(tmp_path: Path) -> Non
     shape = {"num_hidden_layers": 2, "hidden_size": 4, "intermediate_size": 16, "vocab_size": 10}
     study = load_study(local(tmp_path, **shape))
     assert known_shape(study, "neox") == Shape(2, 4, 16, 10)
-    checkpoint = study_costs(study, {})[1]
+    checkpoint = costs(study, {})["checkpoint neox"]
     assert (checkpoint.stage, checkpoint.jobs, checkpoint.disk) == ("checkpoint neox", 1, 100)
 
 

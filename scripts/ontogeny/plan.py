@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from ontogeny.config.corpus import TrainedTokenizer
 from ontogeny.config.dictionaries import RunSettings
@@ -10,7 +9,9 @@ from ontogeny.config.inputs import model_files
 from ontogeny.config.models import LocalModel, PlantedModel, TrainedModel
 from ontogeny.config.shapes import model_shape
 from ontogeny.config.study import Study
+from ontogeny.costs import Cost, Shape, depth
 from ontogeny.errors import UserError
+from ontogeny.featured_costs import featured_costs, interpretation_remark
 
 BYTES_PER_VALUE = {"float16": 2, "int8": 1}
 
@@ -19,48 +20,6 @@ STATES_AT_ONCE = 3
 
 UNTOLD_VOCABULARY = 50304
 """Entries of the vocabulary of a model that is trained on a tokenizer from elsewhere: those of Pythia."""
-
-
-class Shape(NamedTuple):
-    """What of a model decides its cost."""
-
-    layers: int
-    d_model: int
-    d_mlp: int
-    vocab_size: int
-
-    def forward_flop(self, layers: int | None = None) -> float:
-        """FLOP of a forward pass per token, through the first `layers` blocks, or all of them and the unembedding.
-
-        Two FLOP per weight (Kaplan et al. 2020, section 2.1), without the attention scores.
-        """
-        block = 4 * self.d_model**2 + 2 * self.d_model * self.d_mlp
-        if layers is not None:
-            return 2.0 * block * min(layers, self.layers)
-        return 2.0 * (block * self.layers + self.d_model * self.vocab_size)
-
-    @property
-    def parameters(self) -> float:
-        """Weights, embedding and unembedding apart."""
-        block = 4 * self.d_model**2 + 2 * self.d_model * self.d_mlp
-        return float(block * self.layers + 2 * self.d_model * self.vocab_size)
-
-
-class Cost(NamedTuple):
-    """What a stage takes."""
-
-    stage: str
-    """Rule, and what it is about where there are several."""
-    jobs: int
-    """Jobs of the rule."""
-    tokens: float
-    """Tokens or rows that it reads."""
-    disk: float
-    """Bytes that it leaves."""
-    flop: float
-    """Floating-point operations."""
-    scratch: float = 0.0
-    """Bytes that it needs beside them while it runs, if all its jobs run at one time."""
 
 
 def known_shape(study: Study, name: str) -> Shape | None:
@@ -96,6 +55,7 @@ def study_costs(study: Study, shapes: dict[str, Shape]) -> list[Cost]:
         *(_dictionary(study, name, shapes) for name in study.dictionaries),
         *_losses(study, shapes),
         _features(study),
+        *featured_costs(study, shapes),
     ]
 
 
@@ -141,13 +101,11 @@ def _harvest(study: Study, shapes: dict[str, Shape]) -> Cost:
     sites = study.all_sites()
     deepest: dict[tuple[str, int], int] = {}
     for site in sites:
-        block = site.hook.split(".")
-        depth = int(block[1]) + 1 if block[0] == "blocks" else 0
         key = (site.model, site.step)
-        deepest[key] = max(deepest.get(key, 0), depth)
+        deepest[key] = max(deepest.get(key, 0), depth(site))
     value, scale = BYTES_PER_VALUE[study.activations.dtype], 4 * (study.activations.dtype == "int8")
     disk = sum(rows * (shapes[site.model].d_model * value + scale) for site in sites if site.model in shapes)
-    flop = sum(rows * shapes[name].forward_flop(depth) for (name, _), depth in deepest.items() if name in shapes)
+    flop = sum(rows * shapes[name].forward_flop(blocks) for (name, _), blocks in deepest.items() if name in shapes)
     return Cost("activations", len(deepest) * len(shards), float(rows), float(disk), flop)
 
 
@@ -233,6 +191,7 @@ def _remarks(study: Study, known: dict[str, Shape]) -> Iterator[str]:
         yield "corpus: as the text gives it, counted as nothing"
     if any(run.k is None for name in study.dictionaries for run in study.runs(name).values()):
         yield "features: 24 bytes for each firing on heldout rows; how many a run without k has is counted as nothing"
+    yield from interpretation_remark(study)
     for name, model in study.models.items():
         if isinstance(model, LocalModel):
             yield f"checkpoint {name}: links, which take no room, where {study.root}/ is on the same file system"

@@ -166,4 +166,4 @@ class FiguresSettings(Settings):
     feature_types: FeatureTypesFigure = FeatureTypesFigure()
     """Decoder norms over training of current-token, previous-token, induction and context-sensitive features."""
     complexity: ComplexityFigure = ComplexityFigure()
-    """Emergence step against the context that features need, and against ratings where `interpretation` asks for them."""
+    """Emergence step against the context that features need, and against ratings where there are any."""
