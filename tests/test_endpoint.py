@@ -3,7 +3,6 @@
 import json
 import socket
 import subprocess
-import sys
 import time
 from email.utils import formatdate
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import interpreted_features as made_up
 import pyarrow.parquet as pq
 import pytest
+from evaluation_study import script
 from judge import Failure, knowing, serving
 
 from ontogeny.config.interpretation import InterpretationSettings
@@ -31,6 +31,14 @@ def interpret(folder: Path, settings: InterpretationSettings, count: int = 2) ->
     write_interpretations(settings, windows, folder / "cache", folder / "interpretations.parquet", None)
     scores: list[float] = pq.read_table(folder / "interpretations.parquet")["detection"].to_pylist()
     return scores
+
+
+def command(settings: InterpretationSettings, windows: Path, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Run the command as its rule does."""
+    places = {"cache": "cache", "out": "interpretations.parquet", "log": "interpretation.log"}
+    options = {"settings": settings.model_dump_json(), "windows": windows}
+    options |= {name: folder / place for name, place in places.items()}
+    return script("interpretation.py", *(part for name, value in options.items() for part in (f"--{name}", value)))
 
 
 def message(folder: Path, settings: InterpretationSettings) -> str:
@@ -123,6 +131,19 @@ def test_one_refusal_ends_what_is_under_way(tmp_path: Path) -> None:
         assert time.monotonic() - start < 10
 
 
+def test_several_refusals_at_once_are_one_line_in_the_log(tmp_path: Path) -> None:
+    windows = made_up.write(tmp_path / "windows.parquet", made_up.features(8))
+    with serving(knowing, for_ever=Failure(403, seconds=0.5)) as judge:
+        done = command(made_up.settings(judge.address), windows, tmp_path)
+        assert len(judge.requests) == 8
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    log = (tmp_path / "interpretation.log").read_text()
+    assert log.endswith(done.stderr)
+    assert log.count("403") == 1
+    assert "Traceback" not in log
+
+
 def test_an_unreachable_server_is_one_line_at_once(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -144,16 +165,7 @@ def test_the_key_is_sent_and_written_nowhere(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("JUDGE_KEY", f" {KEY}\n")
     with serving(knowing, [Failure(500, text=KEY)]) as judge:
         windows = made_up.write(tmp_path / "windows.parquet", made_up.features(2))
-        options = {
-            "settings": made_up.settings(judge.address, key="JUDGE_KEY").model_dump_json(),
-            "windows": windows,
-            "cache": tmp_path / "cache",
-            "out": tmp_path / "interpretations.parquet",
-            "log": tmp_path / "interpretation.log",
-        }
-        line = [sys.executable, str(Path(__file__).parents[1] / "scripts/interpretation.py")]
-        line += [str(part) for name, value in options.items() for part in (f"--{name}", value)]
-        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        done = command(made_up.settings(judge.address, key="JUDGE_KEY"), windows, tmp_path)
         assert done.returncode == 0, done.stderr
         assert {headers["Authorization"] for headers in judge.headers} == {f"Bearer {KEY}"}
     files = [file for file in tmp_path.rglob("*") if file.is_file()]

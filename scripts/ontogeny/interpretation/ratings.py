@@ -156,6 +156,8 @@ async def _interpret(
         finally:
             for waiting in tasks:
                 waiting.cancel()
+            # Others may have failed at the same moment; nobody is to read of them as well.
+            await asyncio.gather(*tasks, return_exceptions=True)
         return [task.result() for task in tasks], judge.paid
 
 
