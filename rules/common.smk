@@ -228,6 +228,26 @@ def task_tables(kind, dictionary, run):
     ]
 
 
+def besides(dictionary, run):
+    """Name the tables that the featured run alone has, by the option under which the database takes them."""
+    if (dictionary, run) != STUDY.featured_run():
+        return {}
+    features = f"{STUDY.root}/features/{dictionary}/{run}"
+    metrics = f"{STUDY.root}/metrics/{dictionary}/{run}"
+    names = STUDY.figure_names()
+    tables = {
+        "types": [f"{metrics}/feature_types.parquet"] * ("feature_types" in names),
+        "interpretations": [f"{features}/interpretations.parquet"]
+        * bool(STUDY.interpretation.endpoint),
+        "attributions": [
+            f"{metrics}/attributions-{model}.parquet"
+            for model in language_models(dictionary)
+            if "attribution" in names
+        ],
+    }
+    return {option: files for option, files in tables.items() if files}
+
+
 def matching_file(table, dictionary="{other}", run="{other_run}"):
     """Name a table that compares the featured run with another."""
     shown = "/".join(STUDY.featured_run())

@@ -7,17 +7,9 @@ RECONSTRUCTION = "<results>/metrics/{dictionary}/{run}/reconstruction.csv"
 FEATURES = f"<results>/features/{FEATURED}/{FEATURED_RUN}/features.parquet"
 NGRAMS = [f"<results>/metrics/ngram-{model}.csv" for model in language_models(FEATURED)]
 PROBES = [f"<results>/metrics/{FEATURED}/{FEATURED_RUN}/probes.csv"]
-TYPES = (
-    [f"<results>/metrics/{FEATURED}/{FEATURED_RUN}/feature_types.parquet"]
-    if "feature_types" in STUDY.figure_names()
-    else []
-)
+TYPES = besides(FEATURED, FEATURED_RUN).get("types", [])
 # A language model's ratings of the same features, where the study asks for them.
-INTERPRETATIONS = (
-    [f"<results>/features/{FEATURED}/{FEATURED_RUN}/interpretations.parquet"]
-    if STUDY.interpretation.endpoint
-    else []
-)
+INTERPRETATIONS = besides(FEATURED, FEATURED_RUN).get("interpretations", [])
 FIGURES = {
     "pareto": (
         "Sparsity and reconstruction",
@@ -190,5 +182,6 @@ STAGE_FILES = {
     "database": RUNS
     + of_runs(rules.features.output[0])
     + of_runs(rules.database.output[0]),
+    "browser": RUNS + TABLES_OF_FIGURES + rules.browser.input + rules.browser.output,
     "figures": RUNS + TABLES_OF_FIGURES + rules.gallery.input + rules.gallery.output,
 }

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from ontogeny.config.activations import ActivationSettings, RowsSettings
 from ontogeny.config.base import Name, Settings
+from ontogeny.config.browser import BrowserSettings
 from ontogeny.config.comparison import comparison_problems
 from ontogeny.config.corpus import CorpusSettings, TokenizerSettings, TokensSettings, TrainedTokenizer
 from ontogeny.config.database import DatabaseSettings
@@ -36,10 +37,11 @@ STAGES = (
     "features",
     "database",
     "figures",
+    "browser",
 )
 """Folders below a results root, in the order of the flow; each is a target."""
 
-RESERVED_NAMES = (*STAGES, "states", "logs", "cache", "browser")
+RESERVED_NAMES = (*STAGES, "states", "logs", "cache")
 """Names that a study cannot have, since the default study keeps its own folders there."""
 
 
@@ -68,6 +70,8 @@ class Study(Settings):
     """A language model that explains and rates features, which is off unless it is given an endpoint."""
     database: DatabaseSettings = DatabaseSettings()
     """Where features are stored."""
+    browser: BrowserSettings = BrowserSettings()
+    """The static copy of the feature browser, `results/browser/`."""
     figures: FiguresSettings = FiguresSettings()
     """What figures look like."""
 
@@ -97,6 +101,9 @@ class Study(Settings):
         shown = self.figures.run
         if shown and shown[1] not in (self.runs(shown[0]) if shown[0] in self.dictionaries else ()):
             yield f"figures.run: there is no run {shown[1]!r} of a dictionary {shown[0]!r}"
+        for name, run in self.browser.runs:
+            if run not in (self.runs(name) if name in self.dictionaries else ()):
+                yield f"browser.runs: there is no run {run!r} of a dictionary {name!r}"
         yield from comparison_problems(self)
         yield from interpretation_problems(self)
 
@@ -211,6 +218,10 @@ class Study(Settings):
         given = self.figures.two_phases.warmup_steps
         model = self.models[self.sites(self.featured_run()[0])[0].model]
         return model.training.warmup_steps if given is None and isinstance(model, TrainedModel) else given
+
+    def exported_runs(self) -> tuple[tuple[str, str], ...]:
+        """Runs, each (dictionary, run), that the static copy of the feature browser holds."""
+        return self.browser.runs or (self.featured_run(),)
 
     def featured_run(self) -> tuple[str, str]:
         """(dictionary, run) that figures of a single run show."""

@@ -15,8 +15,9 @@ from ontogeny.config.interpretation import WindowSettings
 from ontogeny.errors import UserError
 from ontogeny.evaluation.encoding import load_dictionary
 from ontogeny.evaluation.feature_types import choose, read_firings
-from ontogeny.evaluation.samples import RowIndex, token_texts
+from ontogeny.evaluation.samples import token_texts
 from ontogeny.evaluation.tables import read_identity
+from ontogeny.evaluation.text_windows import RowIndex
 from ontogeny.evaluation.token_shares import RowFirings
 from ontogeny.files import atomic
 from ontogeny.interpretation.windows import (
