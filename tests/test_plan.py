@@ -85,7 +85,7 @@ def test_disk_of_tokens_and_scratch_of_stages_are_those_counted_by_hand() -> Non
     assert features.disk == 2 * readings
     assert features.scratch == 20 * (2 + 4) * 12 + 2 * 4 * readings
     config["evaluation"] = {"features": {"samples": 1, "quantile_samples": 0, "window": 1}}
-    assert study_costs(load_study(config), {"neox": shape})[-1].scratch == 20 * (2 + 4) * 24
+    assert costs(load_study(config), {"neox": shape})["features"].scratch == 20 * (2 + 4) * 24
     config["dictionaries"]["cc"]["save_every"] = 1000
     assert costs(load_study(config), {"neox": shape})["dictionary cc"].scratch == dictionary.scratch / 3, (
         "saved only when stopped"
