@@ -5,13 +5,15 @@ import pytest
 from disk_limits import file_size_limit
 from evaluation_study import CONTEXT_LENGTH, make_rows, make_tokenizer, make_tokens
 from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import BPE
 
 from ontogeny.activations.rows import Rows, read_rows
 from ontogeny.config.evaluation import FeatureSettings
 from ontogeny.errors import UserError
 from ontogeny.evaluation.choosing import TOP, choose
 from ontogeny.evaluation.features import histogram
-from ontogeny.evaluation.samples import token_texts
+from ontogeny.evaluation.samples import texts_of, token_texts
 from ontogeny.evaluation.sparse import FiringsByLatent, SparseActivations
 from ontogeny.evaluation.text_windows import Covering, RowIndex, windows
 
@@ -155,6 +157,20 @@ def test_tokens_that_the_tokenizer_lacks_have_no_text(tmp_path: Path) -> None:
     assert texts[299] == ""
     with pytest.raises(UserError, match=r"tokenizer.json: no such file"):
         token_texts(tmp_path / "tokenizer.json", 300)
+
+
+def test_tokens_keep_the_space_in_front_of_them(tmp_path: Path) -> None:
+    """Decoders of SentencePiece's kind drop it from a token that is decoded alone."""
+    words = ["<unk>", "<0xE2>", "a", "s", "\u2581a", "\u2581the", "\u2581cat"]
+    tokenizer = Tokenizer(BPE({word: number for number, word in enumerate(words)}, [], unk_token="<unk>"))
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    texts = token_texts(tmp_path / "tokenizer.json", 8).to_pylist()
+    assert texts == ["<unk>", "\ufffd", "a", "s", " a", " the", " cat", ""]
+    tokenizer.decoder = decoders.Metaspace()
+    assert texts_of(tokenizer, [5, 6, 3]) == [" the", " cat", "s"]
 
 
 def test_an_index_tells_absent_positions_from_rows(tmp_path: Path) -> None:

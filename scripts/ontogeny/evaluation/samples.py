@@ -1,6 +1,6 @@
 """Samples of text in which features fire, with a window of tokens around each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,18 +48,26 @@ feature's pre-activation there, but for the encoder's bias; -128 where the token
 
 
 def token_texts(tokenizer: Path, vocab_size: int) -> pa.Array:
-    """Decode every token of a vocabulary by itself, (V,).
-
-    A token that is part of a character becomes the replacement character, one that the tokenizer has not the empty
-    text; special tokens are spelt out.
+    """Decode every token of a vocabulary, (V,), as `texts_of`; one that the tokenizer has not is the empty text.
 
     Raises:
         UserError: there is no tokenizer in the file.
     """
     if not tokenizer.is_file():
         raise UserError(f"{tokenizer}: no such file; expected a tokenizer.json of the tokenizers library")
-    decoder = Tokenizer.from_file(str(tokenizer))
-    return pa.array(decoder.decode_batch([[token] for token in range(vocab_size)], skip_special_tokens=False))
+    return pa.array(texts_of(Tokenizer.from_file(str(tokenizer)), range(vocab_size)))
+
+
+def texts_of(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[str]:
+    """Decode each token by itself, as it reads within a text.
+
+    A token that is part of a character becomes the replacement character; special tokens are spelt out.
+    """
+    # Decoders of the SentencePiece kind, such as Llama's, drop the space of a token that begins a text.
+    before = tokenizer.encode("a", add_special_tokens=False).ids
+    start = len(tokenizer.decode(before, skip_special_tokens=False))
+    read = tokenizer.decode_batch([[*before, token] for token in tokens], skip_special_tokens=False)
+    return [text[start:] for text in read]
 
 
 def sample_tables(

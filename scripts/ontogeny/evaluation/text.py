@@ -12,6 +12,7 @@ from ontogeny.errors import UserError
 from ontogeny.evaluation.checkpoints import Checkpoints
 from ontogeny.evaluation.encoding import load_dictionary
 from ontogeny.evaluation.reading import encoded, read_activations
+from ontogeny.evaluation.samples import texts_of
 from ontogeny.tokenizer import read_tokenizer
 
 
@@ -83,7 +84,7 @@ class TextReader:
         scaled_TSD = crosscoder.scaled(x_TSD.to(crosscoder.W_dec.device))
         readings_STF = torch.einsum("tsd,sdf->stf", scaled_TSD, crosscoder.W_enc[:, :, chosen_F]).cpu()
         return ReadText(
-            tuple(tokenizer.tokenizer.decode_batch([[token] for token in kept], skip_special_tokens=False)),
+            tuple(texts_of(tokenizer.tokenizer, kept)),
             len(ids) - len(kept),
             firing,
             tuple(
