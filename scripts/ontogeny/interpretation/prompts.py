@@ -139,12 +139,13 @@ def _read(answer: str, kind: TypeAdapter[AnswerT]) -> AnswerT:
     try:
         value = json.loads(fenced[1] if fenced else answer, object_pairs_hook=_unique)
         return kind.validate_python(value, strict=True)
-    except json.JSONDecodeError:
-        raise MalformedAnswerError("it is no JSON") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the answer"
         raise MalformedAnswerError(f"{place}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
+    except (ValueError, RecursionError):
+        # Python refuses numbers of thousands of digits, and brackets within brackets without end, as well.
+        raise MalformedAnswerError("it is no JSON") from None
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
