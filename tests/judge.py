@@ -23,6 +23,8 @@ class Failure(NamedTuple):
     text: str = '{"error": {"message": "no"}}'
     seconds: float = 0.0
     """How long it takes."""
+    encoding: str | None = None
+    """Header `Content-Encoding`, which is a lie."""
 
 
 class Judge(ThreadingHTTPServer):
@@ -69,8 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: dict[str, Any], failure: Failure | None) -> None:
         if failure is not None:
             time.sleep(failure.seconds)
-            waiting = {} if failure.wait is None else {"Retry-After": failure.wait}
-            self._send(failure.status, waiting, failure.text)
+            told = {"Retry-After": failure.wait, "Content-Encoding": failure.encoding}
+            self._send(failure.status, {name: value for name, value in told.items() if value}, failure.text)
             return
         said = self.server.rule(body["messages"][1]["content"])
         completion = {

@@ -154,6 +154,18 @@ def test_an_unreachable_server_is_one_line_at_once(tmp_path: Path) -> None:
     assert "cannot be reached" in message(tmp_path, made_up.settings("http://no-such-host.invalid/v1"))
 
 
+@pytest.mark.parametrize("address", ["http://999.1.1.1/v1", "http://xn--a/v1"])
+def test_an_address_that_is_none_is_one_line(tmp_path: Path, address: str) -> None:
+    assert f"{address}/chat/completions: this is no address (" in message(tmp_path, made_up.settings(address))
+
+
+def test_an_answer_that_cannot_be_unpacked_is_asked_for_again(tmp_path: Path) -> None:
+    with serving(knowing, for_ever=Failure(200, encoding="gzip")) as judge:
+        said = message(tmp_path, made_up.settings(judge.address, concurrency=1))
+        assert len(judge.requests) == 4
+    assert "the connection broke (" in said
+
+
 def test_an_answer_without_counts_or_text_is_an_answer(tmp_path: Path) -> None:
     silent = Failure(200, text='{"choices": [{"message": {"content": null}}]}')
     with serving(knowing, [silent]) as judge:

@@ -103,7 +103,9 @@ class Endpoint:
             raise self._error(f"the server cannot be reached ({first_line(error)}); is it running there?") from None
         except (TimeoutError, httpx.TimeoutException):
             return Delay(f"there was no answer within {seconds:g} s (interpretation.timeout)", None)
-        except httpx.TransportError as error:
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise self._error(f"this is no address ({first_line(error)}); check interpretation.endpoint") from None
+        except httpx.RequestError as error:
             return Delay(f"the connection broke ({first_line(error)})", None)
         if response.status_code in BUSY or response.status_code >= 500:
             return Delay(f"the server answers {self._said(response)}", _retry_after(response))
