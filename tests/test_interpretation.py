@@ -75,6 +75,16 @@ def test_scores_by_hand() -> None:
     assert score([], []).balanced_accuracy is None
 
 
+def test_windows_that_give_no_score_are_not_asked_about(tmp_path: Path) -> None:
+    """Whoever answers about silent windows alone can tell no true ones from them."""
+    rows = [row for row in made_up.features(1) if row[1] != "detection" or not row[3]]
+    with serving(knowing) as judge:
+        table = interpret(tmp_path, made_up.settings(judge.address), rows)
+        assert len(judge.requests) == 2
+    assert pd.isna(table.loc[0, "detection"])
+    assert table.loc[0, "fuzzing"] == 1.0
+
+
 def test_the_table_says_what_it_is(tmp_path: Path) -> None:
     with serving(knowing) as judge:
         interpret(tmp_path, made_up.settings(judge.address), made_up.features(2))
@@ -178,6 +188,8 @@ MALFORMED = [
     ('{"explanation": "snow", "complexity": 3} and rain', "it is no JSON"),
     ('{"explanation": "snow", "complexity": 3, "sure": true}', "sure: extra inputs are not permitted"),
     ("", "it is no JSON"),
+    ("1" * 5000, "it is no JSON"),
+    ("[" * 100_000, "it is no JSON"),
 ]
 
 

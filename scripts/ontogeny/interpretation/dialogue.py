@@ -36,7 +36,7 @@ class Subject(NamedTuple):
     examples: tuple[Window, ...]
     """Windows from which it is explained."""
     tests: dict[str, tuple[Window, ...]]
-    """Windows asked about, by test, in order; no test is without windows."""
+    """Windows asked about, by test, in order; of each test some are true and some are not."""
     truth: dict[str, tuple[bool, ...]]
     """The right answers, by test."""
 

@@ -205,7 +205,8 @@ def read_subjects(file: Path) -> tuple[list[Subject], dict[str, str]]:
 
 def _subject(feature: int, roles: dict[str, list[tuple[int, bool, Window]]]) -> Subject:
     ordered = {role: sorted(rows, key=lambda row: row[0]) for role, rows in roles.items()}
-    tests = {test: ordered[test] for test in TEMPLATES if test in ordered}
+    # Where no window is true, or each is, no answer would give a score.
+    tests = {test: ordered[test] for test in TEMPLATES if len({truth for _, truth, _ in ordered.get(test, ())}) == 2}
     return Subject(
         feature,
         tuple(window for *_, window in ordered[EXAMPLE]),
