@@ -96,11 +96,12 @@ def test_the_plan_names_requests_and_their_cost() -> None:
     (line,) = [line for line in plan_text(load_study(config), 1.0).splitlines() if line.startswith("interpretation: ")]
     cost = (asked.input_tokens * 2 + asked.output_tokens * 10) / 1e6
     assert line == (
-        f"interpretation: at most 18 requests, {asked.input_tokens:,} tokens of questions and {asked.output_tokens} of "
-        f"answers; cost {cost:.4g}; answers in results/cache/interpretation/ are not asked for again"
+        f"interpretation: about 18 requests, {asked.input_tokens:,} tokens of questions and {asked.output_tokens} of "
+        f"answers; cost {cost:.4g}; answers that cannot be read are asked for again, those in "
+        "results/cache/interpretation/ are not"
     )
     untold = plan_text(load_study(study(interpretation={**given, "features": 99})), 1.0)
-    assert "interpretation: at most 48 requests" in untold, "there are 16 latents"
+    assert "interpretation: about 48 requests" in untold, "there are 16 latents"
     assert "interpretation.input_price and output_price would tell the cost" in untold
     assert "interpretation" not in plan_text(load_study(study()), 1.0)
 

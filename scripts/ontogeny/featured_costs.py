@@ -163,6 +163,6 @@ def interpretation_remark(study: Study) -> Iterator[str]:
     settings = study.interpretation
     if settings.endpoint:
         yield (
-            f"interpretation: at most {requests(study).text(settings)}; answers in {study.root}/cache/interpretation/ "
-            "are not asked for again"
+            f"interpretation: about {requests(study).text(settings)}; answers that cannot be read are asked for again, "
+            f"those in {study.root}/cache/interpretation/ are not"
         )
