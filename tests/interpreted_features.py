@@ -77,7 +77,7 @@ def rated_of(folder: Path, table: Path, most: int = 5, unrated: int = 7, **types
             "fuzzing": pa.array(random.uniform(0.4, 0.9, len(frame)), mask=missing | (np.arange(len(frame)) % 5 == 0)),
         }
     )
-    labels = {name: read.schema.metadata[name.encode()] for name in ("dictionary", "run")}
+    labels = {name: read.schema.metadata[name.encode()] for name in ("dictionary", "run", "sites")}
     file = table.with_name("interpretations.parquet")
     pq.write_table(rated.replace_schema_metadata({**labels, "model": "judge-1"}), file)
     return [*figure_tables.types_of(folder, table, **types), file]

@@ -37,10 +37,10 @@ def read_rated(features: Path, interpretations: Path) -> Rated:
         raise UserError(f"{file}: no Parquet table ({error}); remove it and run its rule again") from None
     labels = {key.decode(): value.decode() for key, value in (read.schema.metadata or {}).items()}
     missing = [name for name in COLUMNS if name not in read.column_names]
-    missing += sorted({"dictionary", "run", "model"} - labels.keys())
+    missing += sorted({"dictionary", "run", "sites", "model"} - labels.keys())
     if missing:
         raise UserError(f"{file}: {missing[0]!r} is missing; run the rule 'interpretation' again")
-    if any(labels[name] != drawn.labels[name] for name in ("dictionary", "run")):
+    if any(labels[name] != drawn.labels[name] for name in ("dictionary", "run", "sites")):
         raise UserError(f"{file}: it is of another run than the features; run the rule 'interpretation' again")
     table = drawn.table.reset_index(names="place").merge(read.select(COLUMNS).to_pandas(), on="feature")
     if table["complexity"].isna().all():
