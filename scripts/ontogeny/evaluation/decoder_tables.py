@@ -141,6 +141,8 @@ def read_tokens(crosscoder: Crosscoder, models: Path | None, tokenizer: Path, fo
                 for kept, values in zip(found, part, strict=True):
                     kept[rows, s] = values.cpu().numpy()
                 first = rows.stop
+        # Else it would stay in memory while the next one is loaded.
+        del model, unembedding_DV
     return Tokens(found, told_LS, token_texts(tokenizer, vocabulary))
 
 
