@@ -13,6 +13,7 @@ import yaml
 from ontogeny.config.load import load_study
 from ontogeny.config.study import Study
 from ontogeny.costs import Cost
+from ontogeny.evaluation.decoder_tables import TOKENS
 from ontogeny.plan import Shape, known_shape, plan_text, study_costs
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -53,6 +54,19 @@ def test_costs_are_those_counted_by_hand() -> None:
     assert dictionary.flop == 2 * 10 * (2 * 4) * 16 * 100 * 3
     assert dictionary.disk == 2 * 2 * (2 * 4) * 16 * 4
     assert nll.flop == 2 * 2 * 4 * 64 * shape.forward_flop()
+
+
+def test_each_run_is_measured_and_described() -> None:
+    """Two runs of 16 latents over two sites of 4 channels and 10 tokens, on 20 heldout rows."""
+    shape = Shape(layers=2, d_model=4, d_mlp=16, vocab_size=10)
+    stages = ("reconstruction", "features", "decoders")
+    reconstruction, features, decoders = (costs(load_study(CONFIG), {"neox": shape})[stage] for stage in stages)
+    assert (reconstruction.jobs, features.jobs, decoders.jobs) == (2, 2, 2)
+    assert features.flop == 2 * 20 * 2 * (2 * 4) * 16
+    assert reconstruction.flop == 2 * features.flop
+    assert decoders.flop == 2 * 16 * (2 * 2 * (2 * 4) + 2 * 16 * (2 * 4) + 2 * 2 * (4 * 10))
+    assert decoders.scratch == 2 * 16 * 2 * 2 * TOKENS * (4 + 4)
+    assert decoders.disk == 2 * 16 * 2 * 2 * 4 + decoders.scratch
 
 
 def test_planted_activations_cost_disk_and_no_model() -> None:

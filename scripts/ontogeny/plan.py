@@ -11,12 +11,15 @@ from ontogeny.config.shapes import model_shape
 from ontogeny.config.study import Study
 from ontogeny.costs import Cost, Shape, depth
 from ontogeny.errors import UserError
-from ontogeny.featured_costs import featured_costs, interpretation_remark
+from ontogeny.featured_costs import encoding_flop, featured_costs, interpretation_remark
 
 BYTES_PER_VALUE = {"float16": 2, "int8": 1}
 
 STATES_AT_ONCE = 3
 """Training states of a run on disk while the last of them is written: two are kept."""
+
+LISTED_TOKENS = 20
+"""Tokens that `decoders.parquet` lists for each feature and site."""
 
 UNTOLD_VOCABULARY = 50304
 """Entries of the vocabulary of a model that is trained on a tokenizer from elsewhere: those of Pythia."""
@@ -53,8 +56,10 @@ def study_costs(study: Study, shapes: dict[str, Shape]) -> list[Cost]:
         *_local_checkpoints(study),
         _harvest(study, shapes),
         *(_dictionary(study, name, shapes) for name in study.dictionaries),
+        _reconstruction(study, shapes),
         *_losses(study, shapes),
-        _features(study),
+        _features(study, shapes),
+        _decoders(study, shapes),
         *featured_costs(study, shapes),
     ]
 
@@ -114,7 +119,7 @@ def _dictionary(study: Study, name: str, shapes: dict[str, Shape]) -> Cost:
 
     Weights take 8 S D L bytes, and a training state holds them with their two moments.
     """
-    width = sum(shapes[site.model].d_model for site in study.sites(name) if site.model in shapes)
+    width = _width(study, name, shapes)
     runs = study.runs(name).values()
     rows = sum(run.rows * run.epochs for run in runs)
     disk = sum(8.0 * width * run.latents for run in runs)
@@ -123,10 +128,30 @@ def _dictionary(study: Study, name: str, shapes: dict[str, Shape]) -> Cost:
     return Cost(f"dictionary {name}", len(runs), float(rows), disk, flop, states)
 
 
+def _width(study: Study, name: str, shapes: dict[str, Shape]) -> int:
+    """Count the channels of all sites of a dictionary."""
+    return sum(shapes[site.model].d_model for site in study.sites(name) if site.model in shapes)
+
+
 def _states(run: RunSettings) -> int:
     """Count the training states on disk at one time; there is one more where the run is stopped between two."""
     steps = run.rows // run.batch_size * run.epochs
     return min((steps - 1) // run.save_every + 1, STATES_AT_ONCE)
+
+
+def _reconstruction(study: Study, shapes: dict[str, Shape]) -> Cost:
+    """Heldout rows are encoded, and decoded as if every feature fired, which is the most that this can take."""
+    encoded = _encoded(study, shapes)
+    return Cost("reconstruction", len(encoded), float(study.activations.heldout_rows), 0.0, 2 * sum(encoded))
+
+
+def _encoded(study: Study, shapes: dict[str, Shape]) -> list[float]:
+    """FLOP of encoding the heldout rows, of each run."""
+    return [
+        study.activations.heldout_rows * encoding_flop([_width(study, name, shapes)], run.latents)
+        for name in study.dictionaries
+        for run in study.runs(name).values()
+    ]
 
 
 def _losses(study: Study, shapes: dict[str, Shape]) -> list[Cost]:
@@ -140,11 +165,11 @@ def _losses(study: Study, shapes: dict[str, Shape]) -> list[Cost]:
     return [Cost("losses", jobs, tokens, 0.0, flop)] if jobs else []
 
 
-def _features(study: Study) -> Cost:
+def _features(study: Study, shapes: dict[str, Shape]) -> Cost:
     """Count readings of samples at one byte for each token and site, which is most of what stays.
 
     Beside them are, while they are made, four bytes for each, and 12 for each firing on heldout rows, of which k says
-    how many there are; before that, 24 while firings are sorted.
+    how many there are; before that, 24 while firings are sorted. Heldout rows are encoded once.
     """
     settings = study.evaluation.features
     tokens = (settings.samples + settings.quantiles * settings.quantile_samples) * (2 * settings.window + 1)
@@ -154,7 +179,28 @@ def _features(study: Study) -> Cost:
     rows = study.activations.heldout_rows
     firings = [rows * (run.k or 0) for run, _ in runs]
     scratch = sum(max(24.0 * fired, 12.0 * fired + 4.0 * read) for fired, (_, read) in zip(firings, runs, strict=True))
-    return Cost("features", len(runs), float(rows), float(sum(read for _, read in runs)), 0.0, scratch)
+    flop = sum(_encoded(study, shapes))
+    return Cost("features", len(runs), float(rows), float(sum(read for _, read in runs)), flop, scratch)
+
+
+def _decoders(study: Study, shapes: dict[str, Shape]) -> Cost:
+    """Cosines of a feature at all pairs of sites and with all other features, and its logits at every site.
+
+    Four bytes of each cosine of sites stay, and eight of each token that is listed, where there is a language model;
+    as many of the tokens are beside them while they are found.
+    """
+    runs, disk, flop, scratch = 0, 0.0, 0.0, 0.0
+    for name in study.dictionaries:
+        width, sites = _width(study, name, shapes), study.sites(name)
+        read = [site for site in sites if not isinstance(study.models[site.model], PlantedModel)]
+        known = [shapes[site.model] for site in read if site.model in shapes]
+        logits = sum(shape.d_model * shape.vocab_size for shape in known)
+        for run in study.runs(name).values():
+            tokens = 8.0 * run.latents * len(read) * LISTED_TOKENS
+            runs, scratch = runs + 1, scratch + tokens
+            disk += 4.0 * run.latents * len(sites) ** 2 + tokens
+            flop += 2.0 * run.latents * ((len(sites) + run.latents) * width + logits)
+    return Cost("decoders", runs, 0.0, disk, flop, scratch)
 
 
 def plan_text(study: Study, rate: float) -> str:
