@@ -79,6 +79,8 @@ def write_ngram(
         bridge = load_model(models / checkpoint_key(model, step))
         found = _means([divergences(predictor, logits(bridge, part.tokens), part) for part in parts], tokens)
         rows += [Row(model, step, *measured, tokens) for measured in zip(MEASURES, found, strict=True)]
+        # Else it would stay in memory while the next one is loaded.
+        del bridge
     write_csv(out, pd.DataFrame(rows, columns=Row._fields).astype({"step": "Int64"}))
     return {"tokens": tokens * len(steps), "counted": counts.tokens}
 
