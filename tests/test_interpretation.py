@@ -199,6 +199,14 @@ def test_an_answer_of_another_form_is_no_rating(answer: str, problem: str) -> No
         read_rating(answer)
 
 
+def test_a_thought_before_an_answer_is_no_part_of_it() -> None:
+    thought = '<think>\nPerhaps {"1": false}?\n</think>\n\n'
+    assert read_decisions(thought + '{"1": true}', 1) == [True]
+    assert read_decisions(thought + '```json\n{"1": true}\n```', 1) == [True]
+    with pytest.raises(MalformedAnswerError, match="it is no JSON"):
+        read_decisions('<think>{"1": true}', 1)
+
+
 @pytest.mark.parametrize(
     "answer",
     ['{"1": true}', '{"1": true, "2": false, "3": true}', '{"1": true, "2": "no"}', '{"1": 1, "2": 0}', "[true, false]", '{"0": true, "1": true}'],

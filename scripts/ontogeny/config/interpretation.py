@@ -51,7 +51,8 @@ class InterpretationSettings(WindowSettings):
     temperature: NonNegative | None = 0.0
     """Sampling temperature; null for models that refuse to be told."""
     max_tokens: Count | None = 1000
-    """Tokens of an answer at most; null for models that refuse to be told."""
+    """Tokens of an answer at most, more for models that reason before they answer; null for those that refuse to be
+    told."""
     concurrency: Count = 8
     """Requests under way at one time."""
     timeout: Positive = 120.0

@@ -59,6 +59,9 @@ LONGEST = 1000
 
 FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", re.DOTALL)
 
+THOUGHT = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
+"""What models that reason say before they answer, where the server does not take it away."""
+
 
 class Window(NamedTuple):
     """A window of text."""
@@ -134,7 +137,9 @@ def read_decisions(answer: str, windows: int) -> list[bool]:
 
 
 def _read(answer: str, kind: TypeAdapter[AnswerT]) -> AnswerT:
-    """Read an answer that is one JSON object, in a fence of code or not, each key once."""
+    """Read an answer that is one JSON object, after a thought or not, in a fence of code or not, each key once."""
+    thought = THOUGHT.match(answer)
+    answer = answer[thought.end() :] if thought else answer
     fenced = FENCE.fullmatch(answer)
     try:
         value = json.loads(fenced[1] if fenced else answer, object_pairs_hook=_unique)
