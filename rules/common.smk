@@ -58,7 +58,7 @@ SETTINGS["runs"] = {
     for name in STUDY.dictionaries
 }
 SETTINGS["sources"] = {
-    name: model.model_dump(mode="json", exclude={"checkpoints"})
+    name: model.model_dump(mode="json", exclude={"checkpoints", "shape"})
     for name, model in STUDY.models.items()
 }
 SETTINGS["harvest"] = {

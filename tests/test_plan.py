@@ -13,6 +13,7 @@ import yaml
 from ontogeny.config.load import load_study
 from ontogeny.config.study import Study
 from ontogeny.costs import Cost
+from ontogeny.errors import UserError
 from ontogeny.evaluation.decoder_tables import TOKENS
 from ontogeny.plan import Shape, known_shape, plan_text, study_costs
 
@@ -84,7 +85,28 @@ def test_planted_activations_cost_disk_and_no_model() -> None:
 def test_model_of_unknown_shape_is_named() -> None:
     config = yaml.safe_load(yaml.safe_dump(CONFIG))
     config["models"]["neox"] = {"source": "hub", "name": "EleutherAI/pythia-160m", "checkpoints": [0, 8]}
-    assert "neox: on the hub, of unknown shape, counted as nothing" in plan_text(load_study(config), 1.0)
+    assert "neox: on the hub (models.neox.shape tells it), of unknown shape, counted as nothing" in plan_text(
+        load_study(config), 1.0
+    )
+
+
+def test_a_model_of_the_hub_counts_by_the_shape_that_it_is_told_to_have() -> None:
+    trained = load_study(CONFIG)
+    shape = known_shape(trained, "neox")
+    assert shape is not None
+    config = copy.deepcopy(CONFIG)
+    config["models"]["neox"] = {
+        "source": "hub", "name": "EleutherAI/pythia-160m", "checkpoints": [0, 8], "shape": shape._asdict()
+    }  # fmt: skip
+    study = load_study(config)
+    assert known_shape(study, "neox") == shape
+    found = costs(study, {"neox": shape})
+    for stage in ("activations", "dictionary cc", "losses"):
+        assert found[stage] == costs(trained, {"neox": shape})[stage]
+    assert found["checkpoint neox"].disk == 2 * 2 * shape.parameters
+    config["dictionaries"]["cc"]["sites"][0]["hooks"] = ["blocks.2.hook_resid_post"]
+    with pytest.raises(UserError, match=r"blocks\.2\.hook_resid_post' is in block 2, but the model has 2"):
+        load_study(config)
 
 
 def test_disk_of_tokens_and_scratch_of_stages_are_those_counted_by_hand() -> None:

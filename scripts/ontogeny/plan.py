@@ -6,7 +6,7 @@ from pathlib import Path
 from ontogeny.config.corpus import TrainedTokenizer
 from ontogeny.config.dictionaries import RunSettings
 from ontogeny.config.inputs import model_files
-from ontogeny.config.models import LocalModel, PlantedModel, TrainedModel
+from ontogeny.config.models import HubModel, LocalModel, PlantedModel, TrainedModel
 from ontogeny.config.shapes import model_shape
 from ontogeny.config.study import Study
 from ontogeny.costs import Cost, Shape, depth
@@ -53,7 +53,7 @@ def study_costs(study: Study, shapes: dict[str, Shape]) -> list[Cost]:
     return [
         _tokens(study),
         *_training(study, shapes),
-        *_local_checkpoints(study),
+        *_checkpoints(study, shapes),
         _harvest(study, shapes),
         *(_dictionary(study, name, shapes) for name in study.dictionaries),
         _reconstruction(study, shapes),
@@ -85,12 +85,17 @@ def _training(study: Study, shapes: dict[str, Shape]) -> list[Cost]:
     return costs
 
 
-def _local_checkpoints(study: Study) -> Iterator[Cost]:
-    """Weights of local checkpoints; they take this room only where they cannot be linked."""
+def _checkpoints(study: Study, shapes: dict[str, Shape]) -> Iterator[Cost]:
+    """Weights of checkpoints from elsewhere: local ones take this room only where they cannot be linked.
+
+    Those of the hub are taken to be of two bytes.
+    """
     for name, model in study.models.items():
         steps = {site.step for site in study.all_sites() if site.model == name}
         if isinstance(model, LocalModel):
             yield Cost(f"checkpoint {name}", len(steps), 0.0, sum(_weights(model, step) for step in steps), 0.0)
+        elif isinstance(model, HubModel) and name in shapes:
+            yield Cost(f"checkpoint {name}", len(steps), 0.0, 2 * shapes[name].parameters * len(steps), 0.0)
 
 
 def _weights(model: LocalModel, step: int) -> float:
@@ -242,5 +247,7 @@ def _remarks(study: Study, known: dict[str, Shape]) -> Iterator[str]:
         if isinstance(model, LocalModel):
             yield f"checkpoint {name}: links, which take no room, where {study.root}/ is on the same file system"
         if name not in known:
-            place = "in its config.json" if isinstance(model, LocalModel) else "on the hub"
+            place = (
+                "in its config.json" if isinstance(model, LocalModel) else f"on the hub (models.{name}.shape tells it)"
+            )
             yield f"{name}: {place}, of unknown shape, counted as nothing"

@@ -23,11 +23,14 @@ def test_every_config_is_planned_whole(config: Path, tmp_path: Path) -> None:
     name = str(config.relative_to(PROJECT))
     Path(tmp_path, name).parent.mkdir(exist_ok=True)
     shutil.copyfile(config, tmp_path / name)
-    planned, output = workspace.planned("--configfile", name, "--", f"{study.root}/figures/", f"{study.root}/database/")
+    targets = f"{study.root}/figures/", f"{study.root}/database/"
+    planned, output = workspace.planned("--configfile", name, "--printshellcmds", "--", *targets)
     runs = sum(len(study.runs(dictionary)) for dictionary in study.dictionaries)
     assert [planned[rule] for rule in ("dictionary", "reconstruction", "features", "database")] == [runs] * 4
     assert planned["corpus"] == planned["gallery"] == 1
     assert f"{study.root}/figures/index.html" in output
+    assert "--out" in output
+    assert '"shape"' not in output, "what the plan alone uses reruns nothing"
 
 
 def test_the_study_of_the_readme_is_planned_whole(tmp_path: Path) -> None:

@@ -127,11 +127,26 @@ class HubSource(Settings):
         return _of_step(self.revision, step)
 
 
+class HubShape(Settings):
+    """Shape of a model of the hub, as its `config.json` there has it."""
+
+    layers: Count
+    """Blocks, there `num_hidden_layers`."""
+    d_model: Count
+    """Width of the residual stream, there `hidden_size`."""
+    d_mlp: Count
+    """Width of the MLP's hidden layer, there `intermediate_size`."""
+    vocab_size: Count
+    """Entries of the vocabulary, there `vocab_size`."""
+
+
 class HubModel(HubSource):
     """A model of the Hugging Face hub with one revision per checkpoint."""
 
     checkpoints: Steps
     """Steps that the hub holds."""
+    shape: HubShape | None = None
+    """What `make plan` counts with, and hooks are checked against, before anything is fetched."""
 
     @model_validator(mode="after")
     def _check(self) -> "HubModel":

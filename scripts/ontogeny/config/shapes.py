@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ontogeny.config.models import LocalModel, ModelSettings, PlantedModel, TrainedModel
+from ontogeny.config.models import HubModel, ModelSettings, PlantedModel, TrainedModel
 
 
 class ModelShape(NamedTuple):
@@ -33,8 +33,9 @@ def model_shape(model: ModelSettings) -> ModelShape:
         return ModelShape("gpt_neox", shape.layers, shape.d_model, shape.d_mlp or 4 * shape.d_model)
     if isinstance(model, PlantedModel):
         return ModelShape(d_model=model.d_model)
-    if not isinstance(model, LocalModel):
-        return ModelShape()
+    if isinstance(model, HubModel):
+        told = model.shape
+        return ModelShape(None, told.layers, told.d_model, told.d_mlp, told.vocab_size) if told else ModelShape()
     config = _read(model.folder(model.checkpoints[0]) / "config.json")
     width = _number(config, "hidden_size", "n_embd")
     return ModelShape(
