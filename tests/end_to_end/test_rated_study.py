@@ -46,7 +46,7 @@ def rated(finished: Workspace, judge: Judge, tmp_path_factory: pytest.TempPathFa
 
 
 def planned(workspace: Workspace) -> Counter[str]:
-    return workspace.planned("results/figures/", "results/features/")[0]
+    return workspace.planned("results/figures/")[0]
 
 
 def test_features_are_rated_and_drawn(rated: Workspace, judge: Judge) -> None:
