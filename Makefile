@@ -3,6 +3,7 @@
 # make test      every check and test
 # make test-slurm      the tests on a real SLURM of two nodes, brought up on this machine (root and apt-get)
 # make test-browser    the tests of the browser in Chromium (apt-get where there is none)
+# make screenshots     pictures of the pages that make browse shows elsewhere, into docs/browser/; SHOWN names run and feature
 # make check-cluster   what a SLURM cluster lacks, one line each; make queue shows its jobs by rule
 # make setup     the environment alone, as on the login node of a cluster
 # CONFIG=configs/<study>.yaml chooses another study for figures, database, browse, report and plan.
@@ -20,7 +21,7 @@ STUDY = --profile profiles/local --configfile $(CONFIG)
 # Results of a study are in a folder of its own: results/ of the default one, results/<study>/ of another.
 ROOT = root=$$($(BIN)/python scripts/root.py --config $(CONFIG)) || exit 1
 
-.PHONY: setup figures database browse report plan test unit end-to-end test-slurm test-browser check check-cluster queue bench bench-browser docs lock clean
+.PHONY: setup figures database browse report plan test unit end-to-end test-slurm test-browser screenshots check check-cluster queue bench bench-browser docs lock clean
 .DEFAULT_GOAL := figures
 
 setup: $(VENV)/.made
@@ -62,6 +63,9 @@ test-browser: $(VENV)/.made
 	 || { apt-get update > /dev/null && apt-get install -y --no-install-recommends $(CHROMIUM) > /dev/null; } \
 	 || { echo "error: Chromium cannot be installed here: apt-get install $(CHROMIUM)" >&2; exit 1; }
 	$(BIN)/python -m pytest tests/browser
+
+screenshots: $(VENV)/.made
+	@PATH=$(BIN):$$PATH $(BIN)/python tests/browser/screenshots.py $(SHOWN)
 
 check-cluster: $(VENV)/.made
 	@$(BIN)/python scripts/check_cluster.py $(PROFILES:%=--profile %)
