@@ -17,7 +17,11 @@ from playwright.sync_api import Browser, Page, sync_playwright
 PROJECT = Path(__file__).resolve().parents[2]
 PARTS = ("Snakefile", "rules", "scripts", "report", "envs", "profiles")
 CHROMIUM = "/usr/bin/chromium"
-RUN = "/default/crosscoder/latents128-k4-seed0/"
+RUN = "/default/crosscoder/latents128-k8-seed0/"
+OTHER = "default/crosscoder/latents128-k4-seed0"
+SCRIPTED = "html.js"
+SHOWN = "html[data-shown]"
+"""What a page has once its scripts answer, and once they have drawn it."""
 
 
 class Study(NamedTuple):

@@ -4,9 +4,9 @@ import re
 
 from playwright.sync_api import Page, expect
 
-from .conftest import RUN, Study
+from .conftest import RUN, SHOWN, Study
 
-LIST = "/crosscoder/latents128-k4-seed0/index.html"
+LIST = "/crosscoder/latents128-k8-seed0/index.html"
 READY = "html[data-ready]"
 
 
@@ -36,7 +36,7 @@ def test_lists_of_the_copy_are_those_of_the_server(page: Page, study: Study, cop
 
 def test_a_reader_of_the_copy_gets_everywhere(page: Page, copy: str) -> None:
     page.goto(copy)
-    page.get_by_role("link", name="crosscoder latents128-k4-seed0").click()
+    page.get_by_role("link", name="crosscoder latents128-k8-seed0").click()
     page.wait_for_selector(READY)
     page.locator("#search").fill("the")
     page.keyboard.press("Enter")
@@ -48,6 +48,7 @@ def test_a_reader_of_the_copy_gets_everywhere(page: Page, copy: str) -> None:
     expect(page.locator("h1")).to_have_text(f"Feature {order[0]}")
     page.keyboard.press("ArrowRight")
     page.wait_for_url(re.compile(rf"/{order[1]}\.html"))
+    page.wait_for_selector(SHOWN)
     page.locator("#site").focus()
     page.keyboard.press("End")
     expect(page.locator("#site-name")).to_have_text("step 64")

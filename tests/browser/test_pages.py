@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from .conftest import RUN, Study
+from .conftest import OTHER, RUN, SCRIPTED, SHOWN, Study
 
 WIDTHS = (390, 768, 1440, 1920)
 PAGES = {"runs": "/", "list": RUN, "scatter": f"{RUN}scatter", "compare": f"{RUN}compare", "figures": "/figures"}
@@ -15,6 +15,7 @@ def first_feature(page: Page, study: Study) -> int:
     """Open the strongest feature of the list and return its number."""
     page.goto(f"{study.address}{RUN}?sort=density&desc=1")
     page.locator("table.features tbody th a").first.click()
+    page.wait_for_selector(SHOWN)
     return int(re.search(r"/(\d+)(?:\?|$)", page.url)[1])
 
 
@@ -24,7 +25,7 @@ def shades(page: Page) -> list[str]:
 
 def test_from_the_runs_to_a_feature_by_filter_and_search(page: Page, study: Study) -> None:
     page.goto(study.address)
-    page.get_by_role("link", name="crosscoder latents128-k4-seed0").click()
+    page.get_by_role("link", name="crosscoder latents128-k8-seed0").click()
     every = page.locator("table.features tbody tr").count()
     total = int(page.locator(".count b").inner_text().replace(",", ""))
     assert every == min(total, 50)
@@ -33,6 +34,7 @@ def test_from_the_runs_to_a_feature_by_filter_and_search(page: Page, study: Stud
     fewer = int(page.locator(".count b").inner_text().replace(",", ""))
     assert 0 < fewer <= total
     page.goto(f"{study.address}{RUN}")
+    page.wait_for_selector(SCRIPTED)
     page.keyboard.press("/")
     expect(page.locator("#search")).to_be_focused()
     page.keyboard.type("the")
@@ -106,10 +108,13 @@ def test_arrows_lead_through_the_list_that_was_asked_for(page: Page, study: Stud
     order = page.locator("table.features tbody th a").all_inner_texts()[:3]
     page.locator("table.features tbody th a").first.click()
     for number in order[1:]:
+        page.wait_for_selector(SHOWN)
         page.keyboard.press("ArrowRight")
         page.wait_for_url(f"**/{number}?*")
+    page.wait_for_selector(SHOWN)
     page.keyboard.press("ArrowLeft")
     page.wait_for_url(f"**/{order[1]}?*")
+    page.wait_for_selector(SHOWN)
     page.keyboard.press("u")
     page.wait_for_url(f"**{RUN}?*")
 
@@ -133,7 +138,7 @@ def test_a_click_on_a_point_opens_the_feature(page: Page, study: Study) -> None:
 
 def test_two_runs_are_compared(page: Page, study: Study) -> None:
     page.goto(f"{study.address}{RUN}compare")
-    page.locator("[name=with]").select_option("default/crosscoder/latents128-k8-seed0")
+    page.locator("[name=with]").select_option(OTHER)
     page.wait_for_url("**with=*")
     page.wait_for_function("document.querySelector('[data-chart=metric-0]').data?.length == 2")
     assert page.locator(".facts-table thead th").count() == 2
@@ -144,6 +149,7 @@ def test_a_typed_text_shows_features_at_every_checkpoint(page: Page, study: Stud
     page.locator("#text").fill("The Congress of the United States met in the year of peace.")
     page.get_by_role("button", name="Read").click()
     page.wait_for_selector(".typed .sample", timeout=180_000)
+    page.wait_for_selector(SHOWN)
     together = shades(page)
     page.locator("#site").focus()
     page.keyboard.press("Home")

@@ -72,3 +72,4 @@ const chooseSite = setUpSites(data.axis.noun, show);
 setUpNotes();
 drawCharts(data, chooseSite);
 show();
+document.documentElement.dataset.shown = "";

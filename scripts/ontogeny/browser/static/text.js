@@ -14,3 +14,4 @@ function show() {
 setUpSamples();
 setUpSites(data.axis.noun, show);
 show();
+document.documentElement.dataset.shown = "";
