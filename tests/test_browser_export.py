@@ -3,11 +3,12 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 from browser_runs import HOSTILE, KINDS, add_hostile_run, add_run
 from database_files import SITES
 
-from ontogeny.browser.export import export
+from ontogeny.browser.export import _copy_static, _short, export
 from ontogeny.config.database import DatabaseSettings
 from ontogeny.database.connect import connect
 from ontogeny.database.documents import RunName
@@ -64,11 +65,28 @@ def test_rows_and_words_are_those_of_the_database(root: Path) -> None:
     words, context = (json.loads((folder / f"{name}.json").read_text()) for name in ("words", "context"))
     with connect(DatabaseSettings(), root / "server") as database:
         run = visible_run(database, RunName("planets", "crosscoder", "checkpoints"))
-        for word in [*list(words)[:20], "concept"]:
+        for word in [*list(words)[:20], "concept", "kept", "verbs"]:
             assert words[word] == find_features(database, run, Query(words=word)).tolist()
         for word in list(context)[:20]:
             together = sorted({*context[word], *words.get(word, [])})
             assert together == find_features(database, run, Query(words=word, in_context=True)).tolist()
+
+
+def test_what_a_copy_cannot_answer_is_not_asked(root: Path) -> None:
+    folder = root / "browser/crosscoder/checkpoints"
+    assert "<form" in (folder / "index.html").read_text()
+    assert 'class="filters' not in (folder / "scatter.html").read_text()
+
+
+@pytest.mark.parametrize(("value", "short"), [(1_048_577.0, 1_048_577), (0.123456789, 0.123457), (np.nan, None)])
+def test_steps_of_a_copy_keep_all_their_digits(value: float, short: float | None) -> None:
+    assert _short(value) == short
+
+
+def test_a_dictionary_may_be_called_as_a_folder_of_the_copy(tmp_path: Path) -> None:
+    (tmp_path / "static/run").mkdir(parents=True)
+    _copy_static(tmp_path / "static")
+    assert {"run", "keys.js", "plotly.min.js"} <= {file.name for file in (tmp_path / "static").iterdir()}
 
 
 def test_text_of_the_corpus_is_escaped(root: Path) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 import plotly
+from numpy.typing import NDArray
 from pymongo.database import Database
 
 from ontogeny.browser.feature_list import ListPage, column_extents, list_page
@@ -28,9 +29,9 @@ from ontogeny.command import progress
 from ontogeny.config.database import DatabaseSettings
 from ontogeny.database.columns import WORDS
 from ontogeny.database.connect import Document, connect
-from ontogeny.database.documents import TERMS, RunName, Term
+from ontogeny.database.documents import TERMS, Edit, RunName, Term
 from ontogeny.database.edits import edits_of
-from ontogeny.database.query import read_columns
+from ontogeny.database.query import edit_words, find_features, read_columns
 from ontogeny.database.reading import validated, visible_run
 from ontogeny.database.terms import term_features
 from ontogeny.files import atomic_folder
@@ -63,7 +64,7 @@ class FileLinks(Links):
         return f"{self._run(run)}{section.name or 'index'}.html"
 
     def page(self, run: RunName, name: str, query: str = "") -> str:
-        """Lead to a page of a run by name; a query is answered by its script."""
+        """Lead to a page of a run by name; lists and features have scripts that answer a query."""
         return f"{self._run(run)}{name}.html" + (f"?{query}" if query else "")
 
     def figures(self) -> str:
@@ -145,10 +146,12 @@ def _write_run(database: Database[Document], head: RunHead, renderer: Renderer, 
     for number, rows in enumerate(_rows(database, head, extents, first.promotes, renderer)):
         _write(folder / f"rows-{number}.json", json.dumps(rows))
     _write(folder / "list.json", json.dumps(_list_data(database, head)))
-    for name, scopes in (("words", ("text", "promoted", "interpretation")), ("context", ("context",))):
-        _write(folder / f"{name}.json", json.dumps(_words(database, head, scopes)))
+    edits = edits_of(database, head.run)
+    _write_words(folder / "words.json", _words(database, head, ("text", "promoted", "interpretation"), edits))
+    _write_words(folder / "context.json", _words(database, head, ("context",), ()))
+    found_N = find_features(database, head.run, query.of_database())
     for feature in progress(range(latents), latents, "features"):
-        page = feature_page(database, head, feature, query, csrf="")
+        page = feature_page(database, head, feature, query, found_N, csrf="")
         _write(folder / f"{feature}.html", renderer.page("feature.html", page=page))
     return latents
 
@@ -183,22 +186,43 @@ def _list_data(database: Database[Document], head: RunHead) -> dict[str, Any]:
     }
 
 
-def _words(database: Database[Document], head: RunHead, scopes: Sequence[str]) -> dict[str, list[int]]:
-    """Gather the words of some scopes, each with the features that it leads to."""
-    found: dict[str, set[int]] = {}
+def _words(
+    database: Database[Document], head: RunHead, scopes: Sequence[str], edits: Sequence[Edit]
+) -> dict[str, NDArray[np.int32]]:
+    """Gather the words of some scopes and of edits, each with the features that it leads to, ascending.
+
+    They are held as the database packs them: of 100,000 features there are tens of millions.
+    """
+    found: dict[str, NDArray[np.int32]] = {}
+
+    def add(word: str, features_N: NDArray[np.int32]) -> None:
+        found[word] = np.union1d(found[word], features_N) if word in found else features_N
+
     for scope in scopes:
         condition = {"content": head.run.content, "term": {"$gte": f"{scope}/", "$lt": f"{scope}0"}}
         for document in database[TERMS].find(condition):
             term = validated(Term, document)
-            found.setdefault(term.term.removeprefix(f"{scope}/"), set()).update(term_features(term).tolist())
-    return {word: sorted(features) for word, features in sorted(found.items())}
+            add(term.term.removeprefix(f"{scope}/"), term_features(term).astype(np.int32))
+    for edit in edits:
+        for word in edit_words(edit):
+            add(word, np.array([edit.feature], dtype=np.int32))
+    return found
+
+
+def _write_words(file: Path, words: dict[str, NDArray[np.int32]]) -> None:
+    """Write words as one JSON object, word by word."""
+    with file.open("w", encoding="utf-8") as text:
+        text.write("{")
+        for number, word in enumerate(sorted(words)):
+            text.write(f"{',' if number else ''}{json.dumps(word)}:{json.dumps(words[word].tolist())}")
+        text.write("}")
 
 
 def _short(value: float) -> float | int | None:
+    """Write a value with few digits; whole numbers, such as steps, keep all of theirs."""
     if np.isnan(value):
         return None
-    rounded = float(f"{value:.{DIGITS}g}")
-    return int(rounded) if rounded.is_integer() else rounded
+    return int(value) if value.is_integer() else float(f"{value:.{DIGITS}g}")
 
 
 def _only(page: HomePage, names: set[RunName]) -> HomePage:
@@ -207,15 +231,15 @@ def _only(page: HomePage, names: set[RunName]) -> HomePage:
 
 
 def _copy_static(folder: Path) -> None:
-    """Copy scripts and styles, and plotly.js from its package."""
-    shutil.copytree(STATIC, folder)
+    """Copy scripts and styles, and plotly.js from its package; beside the runs of a dictionary of the same name."""
+    shutil.copytree(STATIC, folder, dirs_exist_ok=True)
     shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", folder)
 
 
 def _write_figures(renderer: Renderer, study: str, figures: Path, names: Sequence[str], folder: Path) -> None:
     page = figures_page(study, figures, names)
     _write(folder / "figures.html", renderer.page("figures.html", page=page))
-    (folder / "figures").mkdir()
+    (folder / "figures").mkdir(exist_ok=True)
     for picture in page.pictures:
         for suffix in SUFFIXES:
             shutil.copy(figures / f"{picture.name}.{suffix}", folder / "figures")

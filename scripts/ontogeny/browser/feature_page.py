@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pymongo.database import Database
 
 from ontogeny.browser.drawing import Sparkline, sparkline
@@ -17,7 +18,6 @@ from ontogeny.database.connect import Document
 from ontogeny.database.documents import Edit
 from ontogeny.database.edits import edit_of
 from ontogeny.database.feature_documents import Details, Feature
-from ontogeny.database.query import find_features
 from ontogeny.database.reading import read_details, read_features
 
 
@@ -80,7 +80,9 @@ class FeaturePage:
         return any(sample["readings"] for sample in self.data["samples"])
 
 
-def feature_page(database: Database[Document], head: RunHead, feature: int, query: ListQuery, csrf: str) -> FeaturePage:
+def feature_page(
+    database: Database[Document], head: RunHead, feature: int, query: ListQuery, found_N: NDArray[np.int64], csrf: str
+) -> FeaturePage:
     """Gather what the page of a feature shows.
 
     Args:
@@ -88,6 +90,7 @@ def feature_page(database: Database[Document], head: RunHead, feature: int, quer
         head: the run.
         feature: number of the latent.
         query: list that it was found in.
+        found_N: numbers of the features of that list, in its order.
         csrf: what a change has to send along.
 
     Raises:
@@ -98,7 +101,7 @@ def feature_page(database: Database[Document], head: RunHead, feature: int, quer
     return FeaturePage(
         head=head,
         query=query,
-        place=place_in_list(database, head, feature, query),
+        place=place_in_list(head, feature, query, found_N),
         feature=found,
         facts=_facts(head, found, details),
         groups=sample_groups(details.samples, found.max_activation),
@@ -109,9 +112,8 @@ def feature_page(database: Database[Document], head: RunHead, feature: int, quer
     )
 
 
-def place_in_list(database: Database[Document], head: RunHead, feature: int, query: ListQuery) -> Place:
+def place_in_list(head: RunHead, feature: int, query: ListQuery, found_N: NDArray[np.int64]) -> Place:
     """Find a feature in a list, and its neighbours there."""
-    found_N = find_features(database, head.run, query.of_database())
     where = np.flatnonzero(found_N == feature)
     if len(where):
         at = int(where[0])

@@ -83,5 +83,6 @@ def feature(name: Named, feature: int, request: Request, state: Shared) -> Respo
     with state.connection.database() as database:
         head = find_run(database, name)
         query = read_list_query(request.query_params.multi_items(), head.run, head.quantities)
-        page = feature_page(database, head, feature, query, request.state.csrf)
+        found_N = find_features(database, head.run, query.of_database())
+        page = feature_page(database, head, feature, query, found_N, request.state.csrf)
     return HTMLResponse(state.renderer.page("feature.html", page=page))

@@ -121,9 +121,13 @@ def _terms(
     return [term_features(validated(Term, document)) for document in documents]
 
 
+def edit_words(edit: Edit) -> set[str]:
+    """List the words by which what people added is found."""
+    return set(words_of(" ".join([edit.interpretation, edit.note, *edit.tags])))
+
+
 def _says(edit: Edit, word: str, prefix: bool) -> bool:
-    words = words_of(" ".join([edit.interpretation, edit.note, *edit.tags]))
-    return any(found.startswith(word) if prefix else found == word for found in words)
+    return any(found.startswith(word) if prefix else found == word for found in edit_words(edit))
 
 
 def _marked(run: Run, features: Sequence[int] | Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:

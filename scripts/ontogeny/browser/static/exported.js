@@ -10,9 +10,10 @@ export async function readList() {
   return (await fetch("list.json")).json();
 }
 
-/** Cut a text into words as they were cut when the copy was written. */
+/** Cut a text into words as they were cut when the copy was written, where marks of letters stand for themselves. */
 function wordsOf(text) {
-  return (text.toLowerCase().replaceAll("ß", "ss").match(/[\p{L}\p{N}_\p{M}]+|[^\p{L}\p{N}_\p{M}\s]+/gu) ?? []).map((word) => word.slice(0, 64));
+  const folded = text.toLowerCase().replaceAll("ß", "ss").replaceAll("ς", "σ");
+  return (folded.match(/[\p{L}\p{N}_]+|[^\p{L}\p{N}_\s]+/gu) ?? []).map((word) => [...word].slice(0, 64).join(""));
 }
 
 async function withWords(text, inContext) {
