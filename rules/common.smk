@@ -13,7 +13,7 @@ os.environ.update(
     PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
 )
 
-from ontogeny.code_hash import code_hash
+from ontogeny.code_hash import code_hash, hash_of_files
 from ontogeny.config.activations import HarvestSettings
 from ontogeny.config.comparison import compared_runs, dictionaries_drawn
 from ontogeny.config.database import EMBEDDED

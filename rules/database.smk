@@ -69,6 +69,12 @@ rule browser:
         names=STUDY.figure_names(),
         out=subpath(output[0], parent=True),
         code=code("browser.py"),
+        pages=hash_of_files(
+            *(
+                SCRIPTS / "ontogeny" / "browser" / name
+                for name in ("templates", "static")
+            )
+        ),
     shell:
         command("browser.py")
         + " --log {log} --settings {params.settings:q} --home {params.home} --name {params.name}"

@@ -93,3 +93,17 @@ def test_module_named_at_run_time_counts_when_it_is_given(scripts: Path) -> None
     assert subject.code_hash(scripts, "train.py", "ontogeny.unused") != plain
     files = [file.name for file in subject.closure(scripts, "train.py", "ontogeny.unused")]
     assert files == ["__init__.py", "loss.py", "trainer.py", "unused.py", "train.py"]
+
+
+def test_files_that_are_no_modules_have_a_hash_of_names_and_bytes(tmp_path: Path) -> None:
+    (tmp_path / "templates").mkdir()
+    page = tmp_path / "templates/page.html"
+    page.write_text("a")
+    first = subject.hash_of_files(tmp_path / "templates")
+    page.touch()
+    assert subject.hash_of_files(tmp_path / "templates") == first
+    page.write_text("b")
+    assert subject.hash_of_files(tmp_path / "templates") != first
+    page.write_text("a")
+    page.rename(tmp_path / "templates/other.html")
+    assert subject.hash_of_files(tmp_path / "templates") != first

@@ -25,6 +25,14 @@ def code_hash(scripts: Path, script: str, *modules: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def hash_of_files(*folders: Path) -> str:
+    """Hash the files of some folders, which scripts read besides modules, such as templates of pages."""
+    digest = hashlib.sha256()
+    for file in sorted(file for folder in folders for file in folder.iterdir() if file.is_file()):
+        digest.update(f"{file.parent.name}/{file.name}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
 def closure(scripts: Path, script: str, *modules: str) -> list[Path]:
     """List the files of a script and of every project module that it imports, transitively, in order of path."""
     found: set[Path] = set()
