@@ -4,12 +4,13 @@ import secrets
 import socket
 import sys
 from argparse import ArgumentTypeError, Namespace
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
 
-from ontogeny.browser.app import make_app
+from ontogeny.browser.app import LOOPBACK, make_app
 from ontogeny.command import command, run
 from ontogeny.config.load import read_study
 from ontogeny.errors import UserError
@@ -37,13 +38,16 @@ def main(arguments: Namespace) -> None:
         query = f"?token={token}" if token and arguments.token_file is None else ""
         sys.stdout.write(f"http://{host}:{listening.getsockname()[1]}/{query}\n")
         sys.stdout.flush()
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        # When all is closed, uvicorn raises the Ctrl-C that ended it once more.
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listening])
 
 
 def _token(host: str, file: Path | None) -> str | None:
     """Read the token, or make one where the address can be reached from elsewhere."""
     if file is None:
-        return None if ip_address(host).is_loopback else secrets.token_urlsafe(32)
+        return None if host in LOOPBACK else secrets.token_urlsafe(32)
     try:
         if file.stat().st_mode & 0o077:
             raise UserError(f"--token-file: others may read {file}; run chmod 600 {file}")

@@ -144,13 +144,14 @@ def test_the_command_serves_at_the_address_that_it_prints(tmp_path: Path) -> Non
     wait_until(lambda: not server_runs(tmp_path / "results" / "database" / "server"))
 
 
-def test_another_address_than_loopback_has_a_token(tmp_path: Path) -> None:
-    browse = Browse(tmp_path, "--port", "0", "--host", "0.0.0.0")
+@pytest.mark.parametrize(("host", "reached"), [("0.0.0.0", "127.0.0.1"), ("127.0.0.2", "127.0.0.2")])
+def test_another_address_than_this_machines_own_has_a_token(tmp_path: Path, host: str, reached: str) -> None:
+    browse = Browse(tmp_path, "--port", "0", "--host", host)
     try:
         where = browse.line()
-        found = re.fullmatch(r"http://0\.0\.0\.0:(\d+)/\?token=(\S{43})", where)
+        found = re.fullmatch(rf"http://{re.escape(host)}:(\d+)/\?token=(\S{{43}})", where)
         assert found
-        plain = f"http://127.0.0.1:{found[1]}/"
+        plain = f"http://{reached}:{found[1]}/"
         assert httpx.get(plain).status_code == 401
         with httpx.Client(follow_redirects=True) as client:
             assert client.get(plain, params={"token": found[2]}).status_code == 200
