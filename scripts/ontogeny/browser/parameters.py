@@ -28,6 +28,7 @@ _COUNTS = {"size": "size", "page": "page"}
 _CHOICES = ("class", "type")
 _LONGEST = 40
 """Characters of a number."""
+_STRANGE = "parameter {!r}: there is none of this name, or it is given twice"
 
 
 class ListQuery(Settings):
@@ -119,9 +120,11 @@ def read_list_query(items: Iterable[tuple[str, str]], run: Run, quantities: Mapp
         if name in _CHOICES:
             words.setdefault(name, []).append(_choice(name, value, run))
         elif end in ("min", "max") and column in quantities:
-            ends.setdefault(column, [None, None])[end == "max"] = _real(name, value)
+            if ends.setdefault(column, [None, None])[end == "max"] is not None:
+                raise BadRequestError(_STRANGE.format(name))
+            ends[column][end == "max"] = _real(name, value)
         elif name in fields or name not in {**_TEXTS, **_FLAGS, **_COUNTS}:
-            raise BadRequestError(f"parameter {name[:_LONGEST]!r}: there is none of this name, or it is given twice")
+            raise BadRequestError(_STRANGE.format(name[:_LONGEST]))
         else:
             fields[name] = _plain(name, value)
     order = fields.get("sort", NUMBER)
@@ -151,7 +154,12 @@ def _plain(name: str, value: str) -> str | bool | int:
         if value != "1":
             raise BadRequestError(f"parameter {name}: {value[:_LONGEST]!r}; expected 1, or leave it out")
         return True
-    return int(_real(name, value)) if name in _COUNTS else value
+    if name not in _COUNTS:
+        return value
+    number = _real(name, value)
+    if not number.is_integer():
+        raise BadRequestError(f"parameter {name}: {value[:_LONGEST]!r} is no whole number")
+    return int(number)
 
 
 def _choice(name: str, value: str, run: Run) -> str:

@@ -18,7 +18,7 @@ def number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return ABSENT
     if value and not 1e-3 <= abs(value) < 1e5:
-        return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e").replace("-", "\u2212")
+        return f"{value:.1e}".replace("e-0", "e-").replace("e+", "e").replace("e0", "e").replace("-", "\u2212")
     digits = 0 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:,.{digits}f}".replace("-", "\u2212")
 

@@ -25,8 +25,8 @@ PREFERRED = (("emergence_step", "density"), ("relative_norm", "density"), ("peak
 """Quantities that are shown first, as far as a run has both; else the first two that it has."""
 LOGARITHMIC = ("density", "peak_norm", "mean_activation", "max_activation", "context_needed")
 """Quantities whose values span orders of magnitude."""
-SPREAD = 0.35
-"""Of the distance between values of which there are few, within which points are spread by chance."""
+SPREAD = 1 / 3
+"""Of the distance between values of which there are few: how far points are spread by chance, either way."""
 FEW = 64
 """Different values up to which points are spread, where half of them or more share theirs with another."""
 TICKS = 12
