@@ -5,6 +5,7 @@ folder and kept there, since 100,000 features take minutes: `make bench-browser`
 """
 
 import argparse
+import resource
 import statistics
 import sys
 import time
@@ -13,7 +14,9 @@ from functools import partial
 from pathlib import Path
 
 from database_files import RunFiles, write_run
+from fastapi.testclient import TestClient
 
+from ontogeny.browser.app import make_app
 from ontogeny.config.database import DatabaseSettings
 from ontogeny.database.connect import connect
 from ontogeny.database.documents import Run, RunName
@@ -24,8 +27,8 @@ from ontogeny.database.reading import read_details, read_features, visible_run, 
 
 REPEATS = 9
 PAGE = 50
-SAMPLES = 3
-"""Samples of a feature; ten in a study, but it is the number of features that questions depend on."""
+SAMPLES = 8
+"""Samples of a feature; 22 in a study, but it is the number of features that questions depend on."""
 
 
 def main() -> None:
@@ -55,6 +58,31 @@ def main() -> None:
         _tell("details of a feature", lambda: len(read_details(database, run, middle).samples))
         _tell("two columns for a scatter", lambda: len(read_columns(database, run, ["density", "peak_norm"])))
         _tell("edits", lambda: len(edits_of(database, run)))
+        _pages(arguments.folder, name, middle)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sys.stdout.write(f"peak memory of the process that serves the pages {peak:.0f} MiB\n")
+
+
+def _pages(folder: Path, name: RunName, feature: int) -> None:
+    """Time whole pages, from request to answer."""
+    app = make_app(DatabaseSettings(), folder / "server", folder, name.study, None)
+    run = f"/{name.study}/{name.dictionary}/{name.run}/"
+    pages = {
+        "list": run,
+        "list, by density, filtered": f"{run}?sort=density&desc=1&class=transient&min.peak_norm=1",
+        "list, words": f"{run}?q=w77*&sort=peak_norm",
+        "feature": f"{run}{feature}",
+        "feature, in a list": f"{run}{feature}?sort=density&desc=1",
+        "scatter": f"{run}scatter",
+        "runs": "/",
+    }
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        for said, path in pages.items():
+            _tell(f"page over HTTP: {said}", partial(_size, client, path))
+
+
+def _size(client: TestClient, path: str) -> int:
+    return len(client.get(path).raise_for_status().content)
 
 
 def _filters(run: Run) -> dict[str, Query]:

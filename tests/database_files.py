@@ -49,13 +49,14 @@ def write_run(
     seed: int = 0,
     window: int = 12,
     sites: list[Site] = SITES,
+    gate: str = "shared",
 ) -> RunFiles:
     """Write the files of a run with random numbers, 1 in 16 of its latents dead, one without a decoder."""
     files = RunFiles(*(root / kind / "crosscoder" / run for kind in ("features", "metrics", "dictionaries")))
     for folder in files:
         folder.mkdir(parents=True, exist_ok=True)
     identity = RunIdentity("crosscoder", run, latents, 4.0, 0)
-    config = {**identity._asdict(), "sites": [site._asdict() for site in sites], "study": "planets"}
+    config = {**identity._asdict(), "sites": [site._asdict() for site in sites], "study": "planets", "gate": gate}
     (files.dictionary / "config.json").write_text(json.dumps(config))
     metadata = {
         **MADE_BY,

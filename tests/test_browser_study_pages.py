@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
-from browser_runs import BASE, KINDS, add_hostile_run, add_run, address
-from database_files import SITES
+import torch
+from browser_runs import BASE, KINDS, add_hostile_run, add_run, address, ingest
+from database_files import SITES, RunFiles, write_run
 from evaluation_study import CONTEXT_LENGTH, HOOK, make_models, make_tokenizer, random_crosscoder, save
 from fastapi.testclient import TestClient
 from PIL import Image, PngImagePlugin
 
 from ontogeny.browser.app import make_app
 from ontogeny.config.database import DatabaseSettings
+from ontogeny.crosscoder.model import Crosscoder
 from ontogeny.database.connect import connect
 from ontogeny.database.documents import RunName
 from ontogeny.database.query import read_columns
@@ -33,13 +36,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("study")
     for kind, sites in KINDS.items():
         add_run(root, kind, sites, 40)
-    add_run(root, "read", READ, 40)
+    files = add_run(root, "read", READ, 40)
     add_run(root, "bare", SITES, 24, bare=True)
     add_hostile_run(root)
     make_tokenizer(root)
     (root / "tokenizer/tokenizer_config.json").write_text(json.dumps({"bos_token": "<|endoftext|>"}))
     make_models(root, D_MODEL, READ)
-    save(root, random_crosscoder(D_MODEL, "batchtopk", sites=READ), run="read")
+    save(root, with_norms(files), run="read")
     (root / "figures").mkdir()
     says = PngImagePlugin.PngInfo()
     for word in ("Title", "Description", "Finding", "Run", "Tokens"):
@@ -48,6 +51,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for suffix in ("pdf", "csv"):
         (root / f"figures/pareto.{suffix}").write_text("a,b\n")
     return root
+
+
+def with_norms(files: RunFiles) -> Crosscoder:
+    """A dictionary whose decoder norms are those of the run's table."""
+    crosscoder = random_crosscoder(D_MODEL, "batchtopk", sites=READ)
+    norms = torch.tensor(pq.read_table(files.features / "features.parquet")["decoder_norm"].to_pylist())
+    with torch.no_grad():
+        crosscoder.W_dec.copy_(torch.nn.functional.normalize(crosscoder.W_dec, dim=-1) * norms[..., None])
+    return crosscoder
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +212,22 @@ def test_a_text_that_cannot_be_read_says_why(client: TestClient, kind: str, text
     assert page.status_code == status
     assert said in page.text
     assert "Traceback" not in page.text
+
+
+def test_a_text_is_not_read_by_another_dictionary_than_the_one_in_the_database(root: Path, client: TestClient) -> None:
+    save(root, random_crosscoder(D_MODEL, "batchtopk", latents=24, sites=READ[:1]), run="bare")
+    page = sent(client, "bare", "The snow fell")
+    assert page.status_code == 404
+    assert "the dictionary on disk is not the one in the database; put it there by make database" in page.text
+
+
+def test_a_run_with_a_gate_at_each_site_says_nothing_of_what_is_written(root: Path, client: TestClient) -> None:
+    files = write_run(root, "gated", latents=8, samples=3, gate="site")
+    ingest(root, files, files.besides())
+    page = client.get(address("gated", 0)).text
+    assert "written here" not in page
+    assert "each has a gate of its own" in page
+    assert "written here" in client.get(address("checkpoints", 0)).text
 
 
 def test_a_text_needs_the_token_of_the_page(client: TestClient) -> None:

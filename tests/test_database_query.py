@@ -188,6 +188,15 @@ def test_a_change_upon_an_old_page_is_refused(database: Database[Any], run: Run)
         change(database, run, 200, Change(note="two"))
 
 
+def test_edits_have_a_version_of_their_own(database: Database[Any], run: Run) -> None:
+    change(database, run, 25, Change(note="old"))
+    assert database["edits"].find_one({"_id": f"{run.weights}/25"})["schema_version"] == 1
+    database["edits"].update_one({"_id": f"{run.weights}/25"}, {"$set": {"schema_version": 9}})
+    with pytest.raises(UserError, match="its version is 9, expected 1"):
+        edit_of(database, run, 25)
+    database["edits"].delete_one({"_id": f"{run.weights}/25"})
+
+
 def test_edits_stay_when_tables_are_made_anew(root: Path, database: Database[Any], run: Run) -> None:
     change(database, run, 30, Change(note="stays"))
     files = write_run(root, NAME.run, latents=LATENTS, samples=4)

@@ -133,10 +133,19 @@ def text_page(database: Database[Document], head: RunHead, text: str, read: "Rea
         text: what was typed.
         read: what was read of it; None before anything was typed.
         csrf: what the form sends along.
+
+    Raises:
+        NotFoundError: the run was trained anew since it was put into the database.
     """
     if read is None:
         return TextPage(head, text, 0, 0, 0, (), {}, csrf)
     documents = read_features(database, head.run, [found.feature for found in read.features])
+    for found, document in zip(read.features, documents, strict=True):
+        stored_S = np.array(document.decoder_norms)
+        if stored_S.shape != found.norms_S.shape or not np.allclose(found.norms_S, stored_S, rtol=1e-3):
+            raise NotFoundError(
+                f"{head.name.id}: the dictionary on disk is not the one in the database; put it there by make database"
+            )
     edits = {edit.feature: edit for edit in edits_of(database, head.run)}
     features = tuple(
         _firing(place, head, read.texts, found, document, edits.get(found.feature))

@@ -58,6 +58,8 @@ class Artefacts(NamedTuple):
     """What its `config.json` says."""
     sites: tuple[Site, ...]
     """Its sites, in order."""
+    gate: str
+    """`shared` or `site`."""
     features: Path
     """`features.parquet`."""
     samples: Path
@@ -101,7 +103,8 @@ def find_artefacts(
     """
     identity = read_identity(dictionary)
     config = dictionary / "config.json"
-    sites = tuple(Site(**site) for site in json.loads(config.read_text())["sites"])
+    said_of_run = json.loads(config.read_text())
+    sites = tuple(Site(**site) for site in said_of_run["sites"])
     files: dict[Path | None, Sequence[str]] = {
         features / "features.parquet": FEATURES,
         features / "samples.parquet": SAMPLES,
@@ -117,6 +120,7 @@ def find_artefacts(
         name=RunName(study or first.get("study", "unnamed"), identity.dictionary, identity.run),
         identity=identity,
         sites=sites,
+        gate=said_of_run["gate"],
         features=features / "features.parquet",
         samples=features / "samples.parquet",
         besides=besides,

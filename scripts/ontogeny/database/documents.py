@@ -98,9 +98,11 @@ class Term(Stored):
     """Their numbers, ascending, as little-endian int32."""
 
 
-class Edit(Stored):
-    """What people added to a feature."""
+class Edit(Settings):
+    """What people added to a feature; it has a version of its own, since nothing can make it again."""
 
+    schema_version: Literal[1] = 1
+    """Version of the document."""
     weights: str
     """Hash of the decoder norms of the run."""
     feature: int
@@ -175,6 +177,8 @@ class Run(Stored):
     """k, or the sparsity coefficient."""
     seed: int
     """Seed of the run."""
+    gate: Literal["shared", "site"]
+    """Whether a feature is as active at all sites, or has a gate at each."""
     threshold: float
     """tau: a feature is there where its normalised norm is above it."""
     rows: int

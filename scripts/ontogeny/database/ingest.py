@@ -131,6 +131,7 @@ def describe(artefacts: Artefacts) -> Run:
     document = {
         **artefacts.name._asdict(),
         **artefacts.identity._asdict(),
+        "gate": artefacts.gate,
         "threshold": artefacts.threshold,
         "rows": artefacts.rows,
         "sites": sites,

@@ -6,12 +6,13 @@ from typing import TypeVar
 from pydantic import ValidationError
 from pymongo.database import Database
 
+from ontogeny.config.base import Settings
 from ontogeny.database.connect import Document
-from ontogeny.database.documents import DETAILS, FEATURES, RUNS, VERSION, Run, RunName, Stored
+from ontogeny.database.documents import DETAILS, FEATURES, RUNS, Run, RunName
 from ontogeny.database.feature_documents import Details, Feature
 from ontogeny.errors import UserError
 
-StoredT = TypeVar("StoredT", bound=Stored)
+StoredT = TypeVar("StoredT", bound=Settings)
 
 
 class NotFoundError(UserError):
@@ -69,9 +70,9 @@ def validated(kind: type[StoredT], document: Document) -> StoredT:
     Raises:
         UserError: another version of Ontogeny stored it, or it was changed by something else.
     """
-    version = document.get("schema_version")
-    if version != VERSION:
-        raise UserError(f"{document['_id']}: its version is {version}, expected {VERSION}; ingest the run again")
+    version, expected = document.get("schema_version"), kind.model_fields["schema_version"].default
+    if version != expected:
+        raise UserError(f"{document['_id']}: its version is {version}, expected {expected}; ingest the run again")
     try:
         return kind.model_validate({key: value for key, value in document.items() if key != "_id"})
     except ValidationError as error:

@@ -25,6 +25,8 @@ class FeatureOnText(NamedTuple):
     """Its activation at each token, 0 where it does not fire (shape: [T])."""
     readings_ST: NDArray[np.float32]
     """What each site adds to its pre-activation at each token (shape: [S, T])."""
+    norms_S: NDArray[np.float32]
+    """Norm of its decoder at each site (shape: [S])."""
 
 
 class ReadText(NamedTuple):
@@ -83,12 +85,15 @@ class TextReader:
         chosen_F = torch.sort(most_L, descending=True, stable=True).indices[: min(most, firing)]
         scaled_TSD = crosscoder.scaled(x_TSD.to(crosscoder.W_dec.device))
         readings_STF = torch.einsum("tsd,sdf->stf", scaled_TSD, crosscoder.W_enc[:, :, chosen_F]).cpu()
+        norms_FS = crosscoder.decoder_norms()[chosen_F].cpu().numpy()
         return ReadText(
             tuple(texts_of(tokenizer.tokenizer, kept)),
             len(ids) - len(kept),
             firing,
             tuple(
-                FeatureOnText(int(feature), f_TL[:, feature].numpy(), readings_STF[:, :, place].numpy())
+                FeatureOnText(
+                    int(feature), f_TL[:, feature].numpy(), readings_STF[:, :, place].numpy(), norms_FS[place]
+                )
                 for place, feature in enumerate(chosen_F)
             ),
         )

@@ -25,7 +25,8 @@ export function setUpSites(noun, show) {
   const choose = (site) => {
     slider.value = site;
     const shared = document.querySelector("[name=mode][value=all]");
-    if (shared.checked) (document.querySelector("[name=mode][value=read]") ?? document.querySelector("[name=mode][value=written]")).checked = true;
+    const here = document.querySelector("[name=mode][value=read]") ?? document.querySelector("[name=mode][value=written]");
+    if (shared.checked && here) here.checked = true;
     show();
   };
   const stop = () => {
