@@ -22,8 +22,8 @@ BINS = 40
 PER_SITE = {
     "fvu": "FVU",
     "l0": "L0",
-    "recovered_mean": "Loss recovered, of the mean's",
-    "recovered_zero": "Loss recovered, of zero's",
+    "recovered_mean": "Loss recovered, against mean ablation",
+    "recovered_zero": "Loss recovered, against zero ablation",
 }
 """Metrics that are drawn by site, as far as either run has them."""
 DISTRIBUTIONS = {"density": "Density", "peak_norm": "Peak norm"}

@@ -15,7 +15,8 @@ function stepPlaces(lines) {
   const [low, high] = [Math.log10(above[0] ?? 1), Math.log10(above.at(-1) ?? 10)];
   const slot = low - 0.15 * Math.max(high - low, 1 / 3);
   const at = (step) => (step > 0 ? Math.log10(step) : slot);
-  const written = steps.filter((step) => step === 0 || Number.isInteger(Math.log10(step)));
+  const written = steps.includes(0) ? [0] : [];
+  for (let power = Math.ceil(low); power <= high + 1e-9; power++) written.push(10 ** power);
   const shown = written.length > 2 ? written : steps;
   return { at, axis: { title: { text: "Training step", standoff: 6 }, tickvals: shown.map(at), ticktext: shown.map((step) => step.toLocaleString("en")) } };
 }
@@ -42,9 +43,10 @@ function drawDistribution(one, number) {
     x: middles, y: counts, type: "scatter", mode: "lines", ...style(n), line: { ...style(n).line, shape: "hvh" },
     text: middles.map((at) => (10 ** at).toPrecision(2)), hovertemplate: `%{text}: %{y} features<extra>${data.runs[n]}</extra>`,
   }));
-  const powers = [];
-  for (let power = Math.ceil(one.edges[0]); power <= one.edges.at(-1); power++) powers.push(power);
-  const ticks = powers.length > 1 ? powers : [one.edges[0], one.edges.at(-1)];
+  const [low, high] = [one.edges[0], one.edges.at(-1)];
+  const factors = high - low < 2 ? [1, 2, 5] : [1];
+  const ticks = [];
+  for (let power = Math.floor(low); power <= high; power++) ticks.push(...factors.map((factor) => power + Math.log10(factor)).filter((at) => at >= low && at <= high));
   Plotly.react(place(`distribution-${number}`), traces, layout({
     xaxis: { title: { text: one.label, standoff: 6 }, tickvals: ticks, ticktext: ticks.map((power) => String(Number((10 ** power).toPrecision(2)))) },
     yaxis: { title: { text: "Features", standoff: 6 }, rangemode: "tozero" },
