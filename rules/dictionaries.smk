@@ -1,4 +1,4 @@
-"""Crosscoders: one job per run of a sweep."""
+"""Crosscoders: one job per run of a sweep, or one for all runs of a seed."""
 
 
 rule dictionary:
@@ -7,11 +7,11 @@ rule dictionary:
         rows=rows_files("train"),
         statistics=lambda wildcards: statistics_files(STUDY.sites(wildcards.dictionary)),
     output:
-        "<results>/dictionaries/{dictionary}/{run}/crosscoder.safetensors",
-        "<results>/dictionaries/{dictionary}/{run}/config.json",
-        "<results>/dictionaries/{dictionary}/{run}/training.csv",
+        run_files("{dictionary}", "{run}"),
     log:
         "<logs>/dictionary/{dictionary}/{run}.log",
+    wildcard_constraints:
+        dictionary=one_of(APART),
     conda:
         "../envs/gpu.yaml"
     threads: lambda wildcards: min(len(STUDY.sites(wildcards.dictionary)), 8)
@@ -34,3 +34,38 @@ rule dictionary:
         launched("dictionary.py")
         + " --log {log} --threads {threads} --settings {params.settings:q}"
         " --activations {params.activations} --state {params.state} --fingerprint {params.code} --out {params.out}"
+
+
+for number, name in enumerate(TOGETHER):
+
+    rule:
+        name:
+            numbered("sweep", number)
+        input:
+            shards=shard_files(STUDY.sites(name), "train"),
+            rows=rows_files("train"),
+            statistics=statistics_files(STUDY.sites(name)),
+        output:
+            [
+                file
+                for run in STUDY.sweep(name).runs([0])
+                for file in run_files(name, run.removesuffix("0") + "{seed}")
+            ],
+        log:
+            f"<logs>/sweep/{name}/seed{{seed}}.log",
+        wildcard_constraints:
+            seed=r"-?\d+",
+        conda:
+            "../envs/gpu.yaml"
+        threads: 8
+        params:
+            activations=folder("activations"),
+            settings=settings(f"sweeps/{name}"),
+            # No output, as that of a run.
+            state=f"{STUDY.root}/states/{name}/seed{{seed}}",
+            out=f"{STUDY.root}/dictionaries/{name}",
+            code=code("sweep.py"),
+        shell:
+            command("sweep.py")
+            + " --log {log} --threads {threads} --settings {params.settings:q} --seed {wildcards.seed}"
+            " --activations {params.activations} --state {params.state} --fingerprint {params.code} --out {params.out}"

@@ -70,3 +70,4 @@ def same_machine(kind, count):
 keep_profile()
 same_machine("language_model", len(TRAINED))
 same_machine("activations", len(STUDY.hook_groups()))
+same_machine("sweep", len(TOGETHER))

@@ -1,5 +1,7 @@
 """Dictionaries: crosscoders over a list of sites, and the runs of their sweeps."""
 
+from collections.abc import Sequence
+from itertools import product
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -72,7 +74,8 @@ class Recipe(Settings):
     site_error: Literal["sum", "mean"] = "sum"
     """Squared error of a row: summed over sites (Lindsey et al. 2024) or averaged (Ge et al. 2025)."""
     initialisation: Literal["tied", "independent"] = "tied"
-    """`tied`: every site starts from one draw, which lets features align over sites."""
+    """`tied`: every site starts from one draw, which lets features align over sites, and sizes of one seed start alike;
+    `independent`: every site and every size has a draw of its own."""
     decoder_norm: Positive | Literal["search"] = 0.1
     """Norm of a latent's decoder at each site at the start; `search`: the best on the first batch."""
     learning_rate: Positive = 1e-3
@@ -124,6 +127,24 @@ class DictionarySettings(Recipe):
     """Sparsity coefficients, for every penalty but `none`."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     """Seeds of initialisation and of the order of rows."""
+    sweep: Literal["apart", "together"] = "apart"
+    """`apart`: a job for each run; `together`: one job trains all runs of a seed side by side on the same batches, for
+    many small dictionaries (`relu` with `l1`, in float32, dead latents left alone)."""
+
+    @model_validator(mode="after")
+    def _check_together(self) -> "DictionarySettings":
+        plain = {
+            "nonlinearity": ("relu", self.nonlinearity),
+            "penalty": ("l1", self.penalty),
+            "dead.policy": ("none", self.dead.policy),
+            "precision": ("float32", self.precision),
+            "pre_bias": (False, self.pre_bias),
+        }
+        wrong = [(key, *values) for key, values in plain.items() if values[0] != values[1]]
+        if self.sweep == "together" and wrong:
+            key, expected, found = wrong[0]
+            raise ValueError(f"sweep 'together' needs {key} {expected!r}, not {found!r}; or write 'apart'")
+        return self
 
     @model_validator(mode="after")
     def _check_sweep(self) -> "DictionarySettings":
@@ -167,3 +188,42 @@ class RunSettings(Recipe):
     def sparsity_label(self) -> float:
         """Column `sparsity` of the tables: k where the nonlinearity has one, else the coefficient (0 if none)."""
         return float(self.k if self.k is not None else self.sparsity or 0.0)
+
+
+class SweepSettings(Recipe):
+    """The sweep of a dictionary, whatever its seeds, with everything that decides its results."""
+
+    dictionary: Name
+    """Name of the dictionary in the study."""
+    sites: tuple[Site, ...]
+    """The site axis, in order."""
+    latents: tuple[Count, ...]
+    """Dictionary sizes."""
+    k: tuple[Count, ...] | None
+    """Latents kept a row, for `topk` and `batchtopk`."""
+    sparsity: tuple[NonNegative, ...] | None
+    """Coefficients of the penalty."""
+    shards: tuple[str, ...]
+    """Names of the training shards, in order."""
+    rows: Count
+    """Rows of all training shards together."""
+
+    def runs(self, seeds: Sequence[int]) -> dict[str, RunSettings]:
+        """List the runs by name, in the order latents, k or sparsity, seed."""
+        shared = {key: getattr(self, key) for key in (*Recipe.model_fields, "dictionary", "sites", "shards", "rows")}
+        runs = {}
+        for latents, k, sparsity, seed in product(self.latents, self.k or (None,), self.sparsity or (None,), seeds):
+            name = run_name(latents, k, sparsity, seed)
+            runs[name] = RunSettings(**shared, run=name, latents=latents, k=k, sparsity=sparsity, seed=seed)
+        return runs
+
+
+def run_name(latents: int, k: int | None, sparsity: float | None, seed: int) -> str:
+    """Name of a run, such as `latents2048-k32-seed0`."""
+    parts = (("latents", latents), ("k", k), ("sparsity", sparsity), ("seed", seed))
+    return "-".join(f"{key}{_in_name(value)}" for key, value in parts if value is not None)
+
+
+def _in_name(value: float) -> str:
+    """Write a number in the fewest digits that tell it from all others, whole ones without a point."""
+    return repr(value).removesuffix(".0").replace("e+", "e")

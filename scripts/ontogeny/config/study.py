@@ -1,7 +1,6 @@
 """The study: one config file, one question, one results root."""
 
 from collections.abc import Iterator
-from itertools import product
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -9,10 +8,10 @@ from pydantic import Field, model_validator
 from ontogeny.config.activations import ActivationSettings, RowsSettings
 from ontogeny.config.base import Name, Settings
 from ontogeny.config.browser import BrowserSettings
-from ontogeny.config.comparison import comparison_problems
+from ontogeny.config.comparison import comparison_problems, dictionaries_drawn
 from ontogeny.config.corpus import CorpusSettings, TokenizerSettings, TokensSettings, TrainedTokenizer
 from ontogeny.config.database import DatabaseSettings
-from ontogeny.config.dictionaries import DictionarySettings, Recipe, RunSettings, SiteSelection
+from ontogeny.config.dictionaries import DictionarySettings, Recipe, RunSettings, SiteSelection, SweepSettings
 from ontogeny.config.evaluation import EvaluationSettings
 from ontogeny.config.figures import FiguresSettings
 from ontogeny.config.hooks import hook_problem, hook_width
@@ -20,6 +19,7 @@ from ontogeny.config.inputs import missing_checkpoint
 from ontogeny.config.interpretation import InterpretationSettings, interpretation_problems
 from ontogeny.config.models import LocalModel, ModelSettings, PlantedModel, TrainedModel
 from ontogeny.config.shapes import model_shape
+from ontogeny.config.superposition import superposition_problems, superposition_sweeps
 from ontogeny.config.texts import corpus_problems, tokenizer_problems
 from ontogeny.sites import Site, shard_name
 
@@ -106,6 +106,7 @@ class Study(Settings):
                 yield f"browser.runs: there is no run {run!r} of a dictionary {name!r}"
         yield from comparison_problems(self)
         yield from interpretation_problems(self)
+        yield from superposition_problems(self)
 
     @property
     def root(self) -> str:
@@ -164,41 +165,35 @@ class Study(Settings):
             groups.setdefault(tuple(sorted(names)), []).append(checkpoint)
         return {names: tuple(checkpoints) for names, checkpoints in groups.items()}
 
+    def sweep(self, dictionary: str) -> SweepSettings:
+        """What decides the runs of a dictionary, but for their seeds."""
+        settings, shards = self.dictionaries[dictionary], self.shards("train")
+        swept = {key: getattr(settings, key) for key in (*Recipe.model_fields, "latents", "k", "sparsity")}
+        return SweepSettings(
+            **swept,
+            dictionary=dictionary,
+            sites=self.sites(dictionary),
+            shards=tuple(shards),
+            rows=sum(shards.values()),
+        )
+
     def runs(self, dictionary: str) -> dict[str, RunSettings]:
         """Runs of a dictionary's sweep by name, in the order latents, k or sparsity, seed."""
-        settings = self.dictionaries[dictionary]
-        recipe = {key: getattr(settings, key) for key in Recipe.model_fields}
-        shards = self.shards("train")
-        runs = {}
-        for latents, k, sparsity, seed in product(
-            settings.latents, settings.k or (None,), settings.sparsity or (None,), settings.seeds
-        ):
-            name = run_name(latents, k, sparsity, seed)
-            runs[name] = RunSettings(
-                **recipe,
-                dictionary=dictionary,
-                run=name,
-                sites=self.sites(dictionary),
-                latents=latents,
-                k=k,
-                sparsity=sparsity,
-                seed=seed,
-                shards=tuple(shards),
-                rows=sum(shards.values()),
-            )
-        return runs
+        return self.sweep(dictionary).runs(self.dictionaries[dictionary].seeds)
 
     def figure_names(self) -> tuple[str, ...]:
         """Figures that the study can draw: some need a model trained here, or a dictionary over several sites."""
-        sites = self.sites(self.featured_run()[0])
+        featured = self.featured_run()[0]
+        sites, swept = self.sites(featured), superposition_sweeps(self)
         several = len(sites) > 1
         checkpoints = several and len({(site.model, site.hook) for site in sites}) == 1
         learning = checkpoints and not isinstance(self.models[sites[0].model], PlantedModel)
         trained = any(isinstance(model, TrainedModel) and model.training.steps for model in self.models.values())
         reads_text = not any(isinstance(self.models[site.model], PlantedModel) for site in sites)
         conditions = {
-            "pareto": True,
-            "reconstruction": True,
+            "superposition": bool(swept),
+            "pareto": bool(dictionaries_drawn(self)),
+            "reconstruction": featured not in swept,
             "decoder_norms": several,
             "evolution_overview": several,
             "feature_classes": several,
@@ -230,17 +225,6 @@ class Study(Settings):
         name = max(self.dictionaries, key=lambda name: len(self.sites(name)))
         runs = list(self.runs(name))
         return name, runs[len(runs) // 2]
-
-
-def run_name(latents: int, k: int | None, sparsity: float | None, seed: int) -> str:
-    """Name of a run, such as `latents2048-k32-seed0`."""
-    parts = (("latents", latents), ("k", k), ("sparsity", sparsity), ("seed", seed))
-    return "-".join(f"{key}{_in_name(value)}" for key, value in parts if value is not None)
-
-
-def _in_name(value: float) -> str:
-    """Write a number in the fewest digits that tell it from all others, whole ones without a point."""
-    return repr(value).removesuffix(".0").replace("e+", "e")
 
 
 def selected_steps(selection: SiteSelection, model: ModelSettings) -> tuple[int, ...]:

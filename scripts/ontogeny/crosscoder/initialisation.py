@@ -21,15 +21,16 @@ def unit_decoder(settings: RunSettings, d_model: int, own: slice = slice(None)) 
     """Draw directions that are uniform on the sphere, of norm 1 at every site.
 
     Args:
-        settings: the run; `tied` gives all sites one draw, `independent` a draw each.
+        settings: the run; `tied` gives all sites one draw, of which a smaller dictionary has the beginning;
+            `independent` gives a draw to each site and size.
         d_model: D.
         own: the sites that are wanted; they get the same directions whatever the others are.
 
     Returns:
         (shape: [L, S, D]), S the sites that are wanted.
     """
-    random = generator(settings.seed, "initialisation")
     tied, sites = settings.initialisation == "tied", len(settings.sites)
+    random = generator(settings.seed, "initialisation", *(() if tied else (settings.latents,)))
     pieces = []
     for first in range(0, settings.latents, LATENTS_AT_A_TIME):
         shape = min(LATENTS_AT_A_TIME, settings.latents - first), 1 if tied else sites, d_model

@@ -14,7 +14,7 @@ from ontogeny.activations.statistics import SiteStatistics, read_statistics
 from ontogeny.command import progress
 from ontogeny.config.dictionaries import RunSettings
 from ontogeny.crosscoder.gathering import gather, hand_out
-from ontogeny.crosscoder.model import save_crosscoder
+from ontogeny.crosscoder.model import Crosscoder, save_crosscoder
 from ontogeny.crosscoder.parallel import ALONE, Ranks
 from ontogeny.crosscoder.resampling import resample, resampling_due
 from ontogeny.crosscoder.state import Interrupted, SavedState, StateFolder, stop_requests
@@ -65,23 +65,30 @@ def train(
         LostRank: another process has ended, and has said why.
     """
     with ranks.one_error():
-        reader = _open(settings, activations, ranks)
+        reader = open_rows(settings, activations, ranks)
         statistics = [read_statistics(activations / site.key / "statistics.json") for site in settings.sites]
     _check_alignment(reader, ranks)
     stepper = Stepper(settings, reader.steps, reader.d_model, statistics, ranks)
-    states = StateFolder(state, _fingerprint(settings, reader, statistics, fingerprint))
+    states = StateFolder(state, run_fingerprint([settings], reader, statistics, fingerprint))
     rows = _begin(stepper, reader, states)
     first_step = stepper.steps_done
     if first_step < reader.steps:
         _take_steps(stepper, reader, states, rows)
-    _write(out, stepper, rows, study)
+    crosscoder = stepper.whole_crosscoder()
+    if crosscoder is not None:
+        write_run(out, settings, crosscoder, stepper.steps, rows, study)
     if ranks.first:
         states.remove()
     return {"rows": float((reader.steps - first_step) * settings.batch_size)}
 
 
-def _open(settings: RunSettings, activations: Path, ranks: Ranks) -> Reader:
-    """Open the training rows at the sites of this process, and refuse more or fewer than the study counts."""
+def open_rows(settings: RunSettings, activations: Path, ranks: Ranks = ALONE) -> Reader:
+    """Open the training rows at the sites of this process.
+
+    Raises:
+        UserError: a shard is missing or damaged, there are more or fewer rows than the study counts, or the processes
+            cannot divide sites and rows like this.
+    """
     sites, batch_size = settings.sites, settings.batch_size
     if ranks.site_ranks > len(sites):
         raise UserError(
@@ -151,7 +158,7 @@ def _take_steps(stepper: Stepper, reader: Reader, states: StateFolder, rows: Row
             if logged or saves:
                 _check_finite(stepper, reader, states)
             if measured:
-                rows.append({name: _text(value) for name, value in measured.items()})
+                rows.append(log_row(measured))
             if measured and (number == last or time.monotonic() - told > SECONDS_BETWEEN_LINES):
                 told = time.monotonic()
                 _tell(measured, last, reader.seconds_waited / (told - start))
@@ -195,23 +202,34 @@ def _tell(measured: Mapping[str, float], last: int, waited: float) -> None:
     )
 
 
-def _text(value: float) -> str:
-    """Write a number: counts whole, the rest with eight digits."""
-    return str(value) if isinstance(value, int) else f"{value:.8g}"
+def log_row(measured: Mapping[str, float]) -> dict[str, str]:
+    """Write a row of `training.csv`: counts whole, the rest with eight digits."""
+    return {name: str(value) if isinstance(value, int) else f"{value:.8g}" for name, value in measured.items()}
 
 
-def _write(out: Path, stepper: Stepper, rows: Rows, study: Path | None) -> None:
-    """Write the files of a finished run, on the first process."""
-    settings, crosscoder = stepper.settings, stepper.whole_crosscoder()
-    if crosscoder is None:
-        return
+def write_run(
+    out: Path, settings: RunSettings, crosscoder: Crosscoder, steps: int, rows: Rows, study: Path | None
+) -> None:
+    """Write the files of a finished run.
+
+    Args:
+        out: folder of the run, which appears whole or not at all.
+        settings: the run.
+        crosscoder: what was trained, all sites of it.
+        steps: steps that were taken.
+        rows: rows of the training log.
+        study: the study's `study.json`, or None.
+
+    Raises:
+        UserError: the disk is full.
+    """
     description = {
         "dictionary": settings.dictionary,
         "run": settings.run,
         "sparsity": settings.sparsity_label,
         "coefficient": settings.sparsity,
         "seed": settings.seed,
-        "tokens": stepper.steps * settings.batch_size,
+        "tokens": steps * settings.batch_size,
         "study": None,
         **provenance(study),
     }
@@ -220,8 +238,10 @@ def _write(out: Path, stepper: Stepper, rows: Rows, study: Path | None) -> None:
         write_csv(folder / "training.csv", pd.DataFrame(rows))
 
 
-def _fingerprint(settings: RunSettings, reader: Reader, statistics: Sequence[SiteStatistics], code: str) -> str:
+def run_fingerprint(
+    runs: Sequence[RunSettings], reader: Reader, statistics: Sequence[SiteStatistics], code: str
+) -> str:
     """Hash everything that decides the files: settings, rows, activations (by their statistics) and code."""
-    parts = [settings.model_dump_json(exclude={"save_every"}), *reader.rows_hashes, code]
+    parts = [*(run.model_dump_json(exclude={"save_every"}) for run in runs), *reader.rows_hashes, code]
     parts += [repr((site.rows, site.mean.tolist(), site.mean_norm, site.centered_norm)) for site in statistics]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
