@@ -21,6 +21,7 @@ from ontogeny.config.inputs import model_files
 from ontogeny.config.interpretation import WindowSettings, interpreted
 from ontogeny.config.load import check_keys_are_unique, load_study
 from ontogeny.config.study import SPLITS
+from ontogeny.config.superposition import superposition_sweeps
 from ontogeny.config.texts import corpus_files, tokenizer_files
 from ontogeny.errors import UserError
 from ontogeny.ownership import claim, record
@@ -56,6 +57,9 @@ SETTINGS["runs"] = {
         for run, settings in STUDY.runs(name).items()
     }
     for name in STUDY.dictionaries
+}
+SETTINGS["sweeps"] = {
+    name: STUDY.sweep(name).model_dump(mode="json") for name in STUDY.dictionaries
 }
 SETTINGS["sources"] = {
     name: model.model_dump(mode="json", exclude={"checkpoints", "shape"})
@@ -263,6 +267,12 @@ def of_runs(pattern, *dictionaries):
     ]
 
 
+def run_files(dictionary, run):
+    """Name the files of a run."""
+    files = ("crosscoder.safetensors", "config.json", "training.csv")
+    return [f"<results>/dictionaries/{dictionary}/{run}/{file}" for file in files]
+
+
 def spellings(stage):
     """Name the target of a stage with and without the slash that shells add."""
     return f"{STUDY.root}/{stage}/", f"{STUDY.root}/{stage}"
@@ -291,6 +301,13 @@ wildcard_constraints:
 
 # Dictionaries whose sites can be compared with each other, and the tables that do so.
 OVER_SITES = [name for name in STUDY.dictionaries if len(STUDY.sites(name)) > 1]
+# Dictionaries whose runs have a job each, and those of which one job trains all runs of a seed.
+APART, TOGETHER = (
+    [name for name in STUDY.dictionaries if STUDY.dictionaries[name].sweep == sweep]
+    for sweep in ("apart", "together")
+)
+# Those of which one job measures all runs, with the planted model and the hook of each.
+SUPERPOSED = superposition_sweeps(STUDY)
 MATCHING_TABLES = ("pairs", "agreement")
 GEOMETRY_TABLES = ("rotation", "classes", "persistence", "dimensionality")
 

@@ -115,6 +115,41 @@ rule recovery:
         " --activations {params.activations} --shards {params.shards} --out {output}"
 
 
+rule superposition:
+    input:
+        dictionaries=lambda wildcards: of_runs(
+            rules.dictionary.output[0], wildcards.dictionary
+        ),
+        shards=lambda wildcards: shard_files(
+            STUDY.sites(wildcards.dictionary), "heldout"
+        ),
+        directions=lambda wildcards: directions_files(
+            SUPERPOSED[wildcards.dictionary][0], SUPERPOSED[wildcards.dictionary][1:]
+        ),
+    output:
+        "<results>/metrics/{dictionary}/superposition.csv",
+    log:
+        "<logs>/superposition/{dictionary}.log",
+    wildcard_constraints:
+        dictionary=one_of(SUPERPOSED),
+    conda:
+        "../envs/gpu.yaml"
+    threads: 8
+    params:
+        dictionary=folder("dictionaries/{dictionary}"),
+        runs=lambda wildcards: list(STUDY.runs(wildcards.dictionary)),
+        model=lambda wildcards: SUPERPOSED[wildcards.dictionary][0],
+        hook=lambda wildcards: SUPERPOSED[wildcards.dictionary][1],
+        activations=folder("activations"),
+        shards=list(STUDY.shards("heldout")),
+        code=code("superposition.py"),
+    shell:
+        command("superposition.py")
+        + " --log {log} --threads {threads} --dictionary {params.dictionary} --runs {params.runs}"
+        " --model {params.model} --hook {params.hook} --directions {input.directions}"
+        " --activations {params.activations} --shards {params.shards} --out {output}"
+
+
 rule features:
     input:
         dictionary="<results>/dictionaries/{dictionary}/{run}/crosscoder.safetensors",

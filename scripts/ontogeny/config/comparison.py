@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ontogeny.config.dictionaries import RunSettings
+from ontogeny.config.superposition import superposition_sweeps
 
 if TYPE_CHECKING:
     from ontogeny.config.study import Study
@@ -22,9 +23,13 @@ def compared_runs(study: "Study") -> tuple[tuple[str, str], ...]:
 
 
 def dictionaries_drawn(study: "Study") -> tuple[str, ...]:
-    """Dictionaries that are there for more than that comparison."""
-    shown = study.featured_run()[0]
-    return tuple(name for name in study.dictionaries if name == shown or name not in study.evaluation.matching.against)
+    """Dictionaries that are there for more than that comparison, and have no figure of their own."""
+    shown, own = study.featured_run()[0], superposition_sweeps(study)
+    return tuple(
+        name
+        for name in study.dictionaries
+        if name not in own and (name == shown or name not in study.evaluation.matching.against)
+    )
 
 
 def _point(settings: RunSettings) -> tuple[int, int | None, float | None]:

@@ -55,7 +55,7 @@ def write_recovery(
     there_LS = normalised_norms(np.linalg.norm(decoder_LSD, axis=2)) > threshold
     tables = []
     for hook in hooks:
-        places, planted_GSD = _planted(crosscoder, model, hook, directions / f"{hook}.safetensors")
+        places, planted_GSD = planted_at_sites(crosscoder, model, hook, directions / f"{hook}.safetensors")
         kept_L = firing_L & there_LS[:, places].any(axis=1)
         found = recovery(decoder_LSD[kept_L][:, places], planted_GSD, scales_S[places], threshold)
         measured = [Measurement(None, name, value, counts.rows) for name, value in found.items()]
@@ -107,7 +107,9 @@ def recovery(
     return measured
 
 
-def _planted(crosscoder: Crosscoder, model: str, hook: str, path: Path) -> tuple[list[int], NDArray[np.float32]]:
+def planted_at_sites(
+    crosscoder: Crosscoder, model: str, hook: str, path: Path
+) -> tuple[list[int], NDArray[np.float32]]:
     """Find the sites of a hook in the order of their steps, and what was planted there (shape: [G, sites, D]).
 
     Raises:
