@@ -10,7 +10,11 @@ PROBES = [f"<results>/metrics/{FEATURED}/{FEATURED_RUN}/probes.csv"]
 TYPES = besides(FEATURED, FEATURED_RUN).get("types", [])
 # A language model's ratings of the same features, where the study asks for them.
 INTERPRETATIONS = besides(FEATURED, FEATURED_RUN).get("interpretations", [])
+SUPERPOSITION = [
+    f"<results>/metrics/{dictionary}/superposition.csv" for dictionary in SUPERPOSED
+]
 FIGURES = {
+    "superposition": ("Known truth", SUPERPOSITION),
     "pareto": (
         "Sparsity and reconstruction",
         of_runs(RECONSTRUCTION, *dictionaries_drawn(STUDY)),
@@ -157,9 +161,11 @@ STAGE_FILES = {
     + [
         file
         for name in STUDY.dictionaries
+        if name not in SUPERPOSED
         for run in STUDY.runs(name)
         for file in metrics_files(name, run) + recovery_files(name, run)
     ]
+    + SUPERPOSITION
     + [
         geometry_file(table, name, run)
         for name in OVER_SITES

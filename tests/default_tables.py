@@ -11,6 +11,7 @@ def default_tables(folder: Path) -> dict[str, list[Path]]:
     singles = [made_up.identity("sae", k) for k in (16, 32, 64)]
     reconstructions = [made_up.reconstruction(folder, run) for run in crosscoders]
     return {
+        "superposition": [made_up.superposition(folder)],
         "pareto": [
             *reconstructions,
             *(made_up.reconstruction(folder, run, made_up.SITES[-1:], gain=0.18) for run in singles),

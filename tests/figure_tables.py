@@ -1,6 +1,7 @@
 """Tables such as the pipeline writes them, of a made-up study with two populations of features."""
 
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,38 @@ def identity(dictionary: str, k: int, seed: int = 0, latents: int = 2048) -> Run
 def explained(k: int, place: float, gain: float = 0.0) -> float:
     """Explained variance that falls over training and rises with k; `place` runs from 0 (first site) to 1 (last)."""
     return 1 - (0.015 + 0.11 * place**1.5) * (32 / k) ** 0.45 * (1 - gain)
+
+
+SIZES = (8, 16, 32, 64, 128, 256, 512)
+COEFFICIENTS = tuple(float(f"{10 ** (e / 4):.3g}") for e in range(-8, 9))
+
+
+def superposition(folder: Path, dictionary: str = "sae", seeds: tuple[int, ...] = (0,)) -> Path:
+    """Write `superposition.csv` of a sweep with a ridge at coefficient 1; the largest dictionary has no larger one."""
+    tables = []
+    for latents, coefficient, seed in product(SIZES, COEFFICIENTS, seeds):
+        ridge = np.exp(-(np.log10(coefficient) ** 2) / 0.4) * min(1.0, latents / 64) - 0.02 * seed
+        values = {
+            "planted_features": 64.0,
+            "recovered_features": 0.95 * ridge,
+            "mmcs_planted": 0.4 + 0.58 * ridge,
+            "mmcs_learnt": 0.4 + 0.58 * ridge,
+            "dead": 0.9 * float(coefficient > 20),
+            "fvu": min(1.0, 0.01 * coefficient),
+            "mse": 0.001 * coefficient,
+            "l0": min(latents / 2, 4 / coefficient),
+        }
+        if latents < max(SIZES):
+            values |= {"mmcs_larger": 0.3 + 0.6 * ridge, "mmcs_larger_firing": 0.3 + 0.6 * ridge, "found_larger": 5.0}
+        run = RunIdentity(
+            dictionary, f"latents{latents}-sparsity{coefficient:g}-seed{seed}", latents, coefficient, seed
+        )
+        measured = [Measurement(None, name, float(value), ROWS) for name, value in values.items()]
+        tables.append(metrics_table(run, measured).assign(model="toy", hook=HOOK))
+    path = folder / "metrics" / dictionary / "superposition.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.concat(tables).to_csv(path, index=False)
+    return path
 
 
 def reconstruction(

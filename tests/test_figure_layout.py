@@ -62,6 +62,11 @@ VARIANTS: dict[str, tuple[str, Callable[[Path], list[Path]], dict[str, Any]]] = 
         ],
         {},
     ),
+    "two sweeps": (
+        "superposition",
+        lambda at: [made_up.superposition(at), made_up.superposition(at, "other_sae", seeds=(0, 1))],
+        {},
+    ),
     "one run": ("pareto", lambda at: made_up.reconstruction_and_nll(at, made_up.SITES)[:1], {}),
     "one site, one run": ("pareto", lambda at: made_up.reconstruction_and_nll(at, made_up.LAST, "sae")[:1], {}),
     "error of sizes and seeds": ("reconstruction", made_up.sizes_and_seeds, {"width": 88}),

@@ -25,8 +25,10 @@ def test_every_config_is_planned_whole(config: Path, tmp_path: Path) -> None:
     shutil.copyfile(config, tmp_path / name)
     targets = f"{study.root}/figures/", f"{study.root}/database/"
     planned, output = workspace.planned("--configfile", name, "--printshellcmds", "--", *targets)
-    runs = sum(len(study.runs(dictionary)) for dictionary in study.dictionaries)
-    assert [planned[rule] for rule in ("dictionary", "reconstruction", "features", "database")] == [runs] * 4
+    runs = {name: len(study.runs(name)) for name in study.dictionaries}
+    apart = sum(count for name, count in runs.items() if study.dictionaries[name].sweep == "apart")
+    assert [planned[rule] for rule in ("dictionary", "reconstruction")] == [apart] * 2
+    assert [planned[rule] for rule in ("features", "database")] == [sum(runs.values())] * 2
     assert planned["corpus"] == planned["gallery"] == 1
     assert f"{study.root}/figures/index.html" in output
     assert "--out" in output

@@ -57,6 +57,22 @@ def test_runs_that_are_compared_are_matched_with_the_featured_one(workspace: Wor
     assert f"metrics/crosscoder/{run}0/matching/crosscoder/{run}1/pairs.csv" in output
 
 
+def test_one_job_trains_a_sweep_and_one_measures_it(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path, PROJECT / "configs/superposition-small.yaml")
+    targets = [f"results/superposition-small/{stage}/" for stage in ("figures", "models")]
+    text = {"corpus": 1, "tokenizer": 1, "tokens": 2}
+    made = {**text, "rows": 5, "truth": 1, "directions": 1, "planted": 5, "statistics": 1}
+    drawn = {"superposition": 1, "superposition_figure": 1, "gallery": 1}
+    assert workspace.planned(*targets)[0] == Counter({**made, "sweep": 1, **drawn})
+    with workspace.changed("dictionaries", "sae", "seeds", value=[0, -1]):
+        assert workspace.planned(*targets)[0] == Counter({**made, "sweep": 2, **drawn})
+    with workspace.changed("dictionaries", "sae", "sweep", value="apart"):
+        planned, _ = workspace.planned("results/superposition-small/metrics/")
+        runs = 7 * 17
+        assert (planned["dictionary"], planned["reconstruction"], planned["recovery"]) == (runs, runs, runs)
+        assert planned["superposition"] == planned["sweep"] == 0
+
+
 def test_truth_and_shards_are_made_without_a_dictionary(small: Workspace) -> None:
     shard = f"results/planted/activations/toy/step4/{HOOK}/heldout-00000.h5"
     done = small.snakemake(shard)

@@ -134,6 +134,15 @@ class ComplexityFigure(PageFigure):
     """Seed of these draws."""
 
 
+class SuperpositionFigure(PageFigure):
+    """What the runs of a sweep over planted features have found, by sparsity and dictionary size."""
+
+    height: Millimetres = 110.0
+    """Millimetres of two rows of panels; further sweeps make further pairs of rows."""
+    colormap: Literal["magma", "inferno", "plasma", "viridis", "cividis", "gray"] = "magma"
+    """A perceptually uniform matplotlib colour map; it runs from light (low) to dark (high), like ink on paper."""
+
+
 class FiguresSettings(Settings):
     """The study's figures."""
 
@@ -167,3 +176,5 @@ class FiguresSettings(Settings):
     """Decoder norms over training of current-token, previous-token, induction and context-sensitive features."""
     complexity: ComplexityFigure = ComplexityFigure()
     """Emergence step against the context that features need, and against ratings where there are any."""
+    superposition: SuperpositionFigure = SuperpositionFigure()
+    """What the runs of a sweep over planted features have found, by sparsity and dictionary size."""
