@@ -1,7 +1,7 @@
 """Harvest: one shard of every hook of a checkpoint, in one forward pass per context."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,46 +66,74 @@ def harvest(
         UserError: rows of other tokens, a model that does not fit the tokens, an unknown hook, a damaged file, a value
             that the type on disk cannot keep, or a full disk.
     """
-    tokens, rows = _read_inputs(tokens_path, rows_path)
-    if not checkpoint.is_file():
-        raise UserError(f"{checkpoint}: there is no such file; run the rule that writes the checkpoint")
+    tokens = read_tokens(tokens_path)
+    rows = rows_of_tokens(rows_path, tokens, tokens_path)
+    model = open_checkpoint(settings, checkpoint, tokens, tokens_path)
+    work = list(batches(rows, settings.batch_contexts))
+    shown = progress(work, len(rows.context), "rows", lambda batch: len(batch.row))
+    activations = read_activations(model, tokens, shown, len(rows.context), hooks)
     record = json.loads(checkpoint.read_text(encoding="utf-8"))
-    model = load_model(checkpoint.parent, settings.precision)
-    _check_fit(model, checkpoint, tokens, tokens_path)
-    activations = read_activations(model, tokens, rows, hooks, settings.batch_contexts)
     made = provenance(study) | {"weights_crc32": json.dumps(record["weights_crc32"])}
     for hook, activations_BD in activations.items():
         site = Site(record["model"], record["step"], hook)
         write_shard(out / hook / rows_path.name, activations_BD, site, rows.hash, settings.dtype, made)
-    run = sum(len(batch.contexts) * batch.length for batch in batches(rows, settings.batch_contexts))
-    return {"rows": float(len(rows.context)), "tokens": float(run)}
+    return {"rows": float(len(rows.context)), "tokens": float(sum(len(b.contexts) * b.length for b in work))}
+
+
+def rows_of_tokens(path: Path, tokens: Tokens, tokens_path: Path) -> Rows:
+    """Read the rows of a shard.
+
+    Raises:
+        UserError: the file is missing or damaged, or its rows are those of other tokens.
+    """
+    rows = read_rows(path)
+    if rows.tokens_hash != tokens.hash:
+        raise UserError(
+            f"{path}: its rows were chosen from tokens {rows.tokens_hash}, but {tokens_path} holds {tokens.hash}; "
+            f"{MEND}"
+        )
+    return rows
+
+
+def open_checkpoint(
+    settings: HarvestSettings, checkpoint: Path, tokens: Tokens, tokens_path: Path
+) -> TransformerBridge:
+    """Load the model of a checkpoint that is to read some tokens.
+
+    Raises:
+        UserError: there is no such checkpoint, it is damaged, or its model does not fit the tokens.
+    """
+    if not checkpoint.is_file():
+        raise UserError(f"{checkpoint}: there is no such file; run the rule that writes the checkpoint")
+    model = load_model(checkpoint.parent, settings.precision)
+    _check_fit(model, checkpoint, tokens, tokens_path)
+    return model
 
 
 def read_activations(
-    model: TransformerBridge, tokens: Tokens, rows: Rows, hooks: Sequence[str], batch_contexts: int
+    model: TransformerBridge, tokens: Tokens, work: Iterable[Batch], rows: int, hooks: Sequence[str]
 ) -> dict[str, Floats]:
-    """Run the contexts of `rows` through a model and return what `hooks` carry at the rows, in stored order.
+    """Run contexts through a model and return what `hooks` carry at the rows, in stored order.
 
     Args:
-        model: from `load_model`.
+        model: from `open_checkpoint`.
         tokens: the split's tokens.
-        rows: the rows.
+        work: `batches` of the rows of one shard.
+        rows: how many rows they are together.
         hooks: hook points.
-        batch_contexts: contexts a forward pass.
 
     Returns:
         Activations by hook (shape: [rows, d_model] each, float32).
     """
     device = next(model.parameters()).device
-    work = list(batches(rows, batch_contexts))
     activations: dict[str, Floats] = {}
-    for batch in progress(work, len(rows.context), "rows", lambda batch: len(batch.row)):
+    for batch in work:
         tokens_BT = torch.from_numpy(tokens.tokens[batch.contexts, : batch.length].astype(np.int64)).to(device)
         context, position = (torch.from_numpy(index.astype(np.int64)).to(device) for index in batch[2:4])
         for hook, x_BTD in hooked_activations(model, tokens_BT, hooks).items():
             read_BD = x_BTD[context, position].float().cpu().numpy()
             if hook not in activations:
-                activations[hook] = np.empty((len(rows.context), read_BD.shape[1]), np.float32)
+                activations[hook] = np.empty((rows, read_BD.shape[1]), np.float32)
             activations[hook][batch.row] = read_BD
     return activations
 
@@ -125,16 +153,6 @@ def batches(rows: Rows, batch_contexts: int) -> Iterator[Batch]:
         read = np.concatenate([order[starts[context] : stops[context]] for context in chosen])
         place = np.repeat(np.arange(len(chosen)), (stops - starts)[chosen])
         yield Batch(contexts[chosen], int(lengths[chosen].max()), place, rows.position[read], read)
-
-
-def _read_inputs(tokens_path: Path, rows_path: Path) -> tuple[Tokens, Rows]:
-    tokens, rows = read_tokens(tokens_path), read_rows(rows_path)
-    if rows.tokens_hash != tokens.hash:
-        raise UserError(
-            f"{rows_path}: its rows were chosen from tokens {rows.tokens_hash}, but {tokens_path} holds {tokens.hash}; "
-            f"{MEND}"
-        )
-    return tokens, rows
 
 
 def _check_fit(model: TransformerBridge, checkpoint: Path, tokens: Tokens, tokens_path: Path) -> None:

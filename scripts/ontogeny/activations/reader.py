@@ -2,8 +2,9 @@
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ontogeny.activations.store import AlignedShard, open_aligned
+from ontogeny.activations.source import source_of
+from ontogeny.activations.store import AlignedShard
+from ontogeny.config.activations import OPEN_SHARDS
 from ontogeny.errors import UserError
 from ontogeny.randomness import generator
 from ontogeny.sites import Site
@@ -21,11 +24,11 @@ from ontogeny.sites import Site
 BLOCK_ROWS = 256
 """Rows that are read as one piece. Rows of a shard are shuffled already, so that a piece is a random sample of it."""
 
-OPEN_SHARDS = 8
-"""Shards that are open at a time, at every site; their blocks are interleaved."""
-
 BATCHES_AHEAD = 3
 """Batches that are read before a step asks for them."""
+
+SECONDS_BETWEEN_LOOKS = 0.1
+"""How often who waits for a batch asks whether it is wanted still."""
 
 
 class Batch(NamedTuple):
@@ -87,15 +90,15 @@ class Reader:
         self.folder, self.sites, self.shards = folder, tuple(sites), tuple(shards)
         self.batch_size, self.epochs, self.seed = batch_size, epochs, seed
         self.share = slice(0, batch_size) if share is None else share
-        # Every site, so that what does not fit is refused before the first step; what is kept holds no file open.
-        opened = [open_aligned(folder, self.sites, shard)._replace(shards=()) for shard in shards]
+        self._source = source_of(folder, self.sites, self.shards)
+        # Every site, so that what does not fit is refused before the first step.
+        opened = self._source.described()
         self.rows_hashes = tuple(shard.rows_hash for shard in opened)
         self.rows_of_shards = tuple(shard.rows for shard in opened)
         self.rows = sum(self.rows_of_shards)
         self.steps_per_epoch = self.rows // batch_size
         self.steps = epochs * self.steps_per_epoch
         self.seconds_waited = 0.0
-        self._verified: set[int] = set()
         if self.steps == 0:
             raise UserError(
                 f"{folder}: {len(shards)} shards hold {self.rows} rows, fewer than one batch of {batch_size}; "
@@ -103,19 +106,24 @@ class Reader:
             )
         self.d_model = opened[0].d_model
 
-    def batches(self, first_step: int = 0) -> Generator[Batch, None, None]:
+    def batches(self, first_step: int = 0, stops: Callable[[], bool] = lambda: False) -> Generator[Batch, None, None]:
         """Yield the batches from `first_step` to the last step of the last epoch.
 
         A thread reads a few ahead; what goes wrong there is raised here. `seconds_waited` sums the time spent waiting.
+
+        Args:
+            first_step: number of the first batch.
+            stops: tells whether nobody wants to wait for more; then there are no more.
         """
         source = self._read_from(first_step)
-        with ThreadPoolExecutor(1, "reader") as pool:
+        with ThreadPoolExecutor(1, "reader") as pool, closing(self._source):
             ahead = deque(pool.submit(next, source, None) for _ in range(BATCHES_AHEAD))
             while True:
                 start = time.monotonic()
-                batch = ahead.popleft().result()
+                while not stops() and not wait([ahead[0]], SECONDS_BETWEEN_LOOKS).done:
+                    pass
                 self.seconds_waited += time.monotonic() - start
-                if batch is None:
+                if stops() or (batch := ahead.popleft().result()) is None:
                     return
                 ahead.append(pool.submit(next, source, None))
                 yield batch
@@ -136,8 +144,10 @@ class Reader:
             counter: another sample for each; the steps of its batches count from 0.
         """
         blocks = blocks_of_epoch(self.rows_of_shards, self.seed, counter, "sample")
-        pieces = islice(batches_of(blocks, self.batch_size), -(-rows // self.batch_size))
-        return self._read(enumerate(pieces))
+        pieces = list(islice(batches_of(blocks, self.batch_size), -(-rows // self.batch_size)))
+        used = {block.shard for batch in pieces for block in batch}
+        groups = groups_of_epoch(len(self.shards), self.seed, counter, "sample")
+        return self._read(enumerate(pieces), ([n for n in group if n in used] for group in groups))
 
     def describe(self, step: int) -> str:
         """Name the rows of one step, such as `train-00000[512:768], train-00001[0:44]`."""
@@ -146,10 +156,13 @@ class Reader:
 
     def _read_from(self, first_step: int) -> Iterator[Batch]:
         shares = (rows_of_batch(pieces, self.share) for pieces in self._pieces_from(first_step))
-        return self._read(enumerate(shares, first_step))
+        epochs = range(first_step // self.steps_per_epoch, self.epochs)
+        groups = (group for epoch in epochs for group in groups_of_epoch(len(self.shards), self.seed, epoch))
+        return self._read(enumerate(shares, first_step), groups)
 
-    def _read(self, pieces_of_steps: Iterable[tuple[int, list[Block]]]) -> Iterator[Batch]:
+    def _read(self, pieces_of_steps: Iterable[tuple[int, list[Block]]], groups: Iterable[list[int]]) -> Iterator[Batch]:
         opened: dict[int, AlignedShard] = {}
+        open_shard = self._source.opener(groups)
         offsets = np.cumsum((0, *self.rows_of_shards))
         for step, pieces in pieces_of_steps:
             rows = sum(stop - start for _, start, stop in pieces)
@@ -157,18 +170,14 @@ class Reader:
             done = 0
             for shard, start, stop in pieces:
                 if shard not in opened:
-                    self._open(shard, opened)
+                    # In the place of the one opened first.
+                    while len(opened) >= OPEN_SHARDS:
+                        del opened[next(iter(opened))]
+                    opened[shard] = open_shard(shard)
                 opened[shard].read_into(start, stop, raw_BSD[done : done + stop - start].numpy())
                 done += stop - start
             row_ids_B = np.concatenate([np.arange(start, stop) + offsets[shard] for shard, start, stop in pieces])
             yield Batch(step, row_ids_B, raw_BSD)
-
-    def _open(self, shard: int, opened: dict[int, AlignedShard]) -> None:
-        """Open a shard at every site, in the place of the one opened first; check its bytes the first time."""
-        while len(opened) >= OPEN_SHARDS:
-            del opened[next(iter(opened))]
-        opened[shard] = open_aligned(self.folder, self.sites, self.shards[shard], verify=shard not in self._verified)
-        self._verified.add(shard)
 
     def _pieces_from(self, first_step: int) -> Iterator[list[Block]]:
         """Yield what each batch is made of, from `first_step` on."""
@@ -185,13 +194,20 @@ class Reader:
                 skipped = max(0, skipped - 1)
 
 
+def groups_of_epoch(shards: int, seed: int, epoch: int, purpose: str = "reader") -> list[list[int]]:
+    """Deal out shards among the groups that an epoch reads one after the other."""
+    order = generator(seed, purpose, epoch).permutation(shards).tolist()
+    return [order[first : first + OPEN_SHARDS] for first in range(0, shards, OPEN_SHARDS)]
+
+
 def blocks_of_epoch(rows_of_shards: Sequence[int], seed: int, epoch: int, purpose: str = "reader") -> Iterator[Block]:
     """Yield blocks in the order in which an epoch reads them; together they are every row once."""
     random = generator(seed, purpose, epoch)
-    shards = random.permutation(len(rows_of_shards)).tolist()
-    for first in range(0, len(shards), OPEN_SHARDS):
+    # Draws on from where `groups_of_epoch` ends.
+    random.permutation(len(rows_of_shards))
+    for group in groups_of_epoch(len(rows_of_shards), seed, epoch, purpose):
         blocks: list[Block] = []
-        for shard in shards[first : first + OPEN_SHARDS]:
+        for shard in group:
             rows = rows_of_shards[shard]
             offset = int(random.integers(1, BLOCK_ROWS, endpoint=True))
             edges = [0, *range(offset, rows, BLOCK_ROWS), rows]

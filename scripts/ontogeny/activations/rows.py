@@ -116,6 +116,25 @@ def write_rows(settings: RowsSettings, tokens_path: Path, out: Path, study: Path
     return {name: float(count) for name, count in counts.items()}
 
 
+class RowsDescription(NamedTuple):
+    """What a rows file says before its columns are read."""
+
+    rows: int
+    """How many rows there are."""
+    hash: str
+    """Hash of contexts and positions."""
+
+
+def describe_rows(path: Path) -> RowsDescription:
+    """Read what a rows file holds, but not its columns.
+
+    Raises:
+        UserError: the file is missing or is not whole.
+    """
+    stored = open_arrays(path, dict.fromkeys(COLUMNS, ("int32",)), ("rows_hash", "tokens_hash", "crc32"))
+    return RowsDescription(len(stored.arrays["context"]), str(stored.attributes["rows_hash"]))
+
+
 def read_rows(path: Path) -> Rows:
     """Read a rows file.
 

@@ -2,18 +2,22 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ontogeny.activations.source import source_of
 from ontogeny.activations.store import BLOCK_ROWS, Shard, open_shard
 from ontogeny.command import progress
+from ontogeny.config.activations import OPEN_SHARDS
 from ontogeny.errors import UserError
 from ontogeny.files import write_json
 from ontogeny.hdf5 import MEND
 from ontogeny.provenance import provenance
+from ontogeny.sites import Site
 
 Doubles = NDArray[np.float64]
 
@@ -40,18 +44,12 @@ def site_statistics(shards: Sequence[Shard]) -> SiteStatistics:
         UserError: shards of different sites or widths, the same rows twice, or activations that are all zero.
     """
     _check_one_site(shards)
-    rows = sum(shard.rows for shard in shards)
-    total_D = np.zeros(shards[0].d_model)
-    norms = 0.0
-    for block_BD in _blocks(shards):
-        total_D += block_BD.sum(axis=0)
-        norms += _norms(block_BD)
-    if norms == 0:
-        raise UserError(f"{shards[0].path}: all activations of {shards[0].site.key} are 0; choose another hook")
-    mean_D = total_D / rows
-    centered = sum(_norms(block_BD - mean_D) for block_BD in _blocks(shards))
-    mean_norm = norms / rows
-    return SiteStatistics(rows, mean_D, mean_norm, len(mean_D) ** 0.5 / mean_norm, centered / rows)
+    sums = _Sums(shards[0])
+    for shard in shards:
+        sums.add(shard)
+    for shard in shards:
+        sums.add_centered(shard)
+    return sums.statistics()
 
 
 def write_statistics(shards: Sequence[Path], out: Path, study: Path | None) -> dict[str, float]:
@@ -72,15 +70,47 @@ def write_statistics(shards: Sequence[Path], out: Path, study: Path | None) -> d
     work = progress(shards, sum(size.values()), "bytes", lambda path: size[path])
     opened = [open_shard(path, verify=True) for path in work]
     found = site_statistics(opened)
-    value = {
-        **opened[0].site._asdict(),
-        **found._asdict(),
-        "mean": found.mean.tolist(),
-        "shards": {shard.path.stem: shard.rows_hash for shard in opened},
-        "provenance": provenance(study),
-    }
-    write_json(out, value)
+    _write(out, opened[0].site, found, {shard.path.stem: shard.rows_hash for shard in opened}, study)
     return {"rows": found.rows, "bytes": sum(size.values())}
+
+
+def write_streamed_statistics(
+    folder: Path, sites: Sequence[Site], shards: Sequence[str], study: Path | None
+) -> dict[str, float]:
+    """Write the statistics of all sites of a checkpoint, whose activations are streamed.
+
+    The model runs twice over the rows if they are more than training has open at a time: the mean comes first.
+
+    Args:
+        folder: folder of `streamed.json`, rows and statistics, such as `activations/streamed/`.
+        sites: sites of one checkpoint.
+        shards: names of all training shards.
+        study: the study's `study.json`, or None.
+
+    Returns:
+        Counts for the cost line: rows.
+
+    Raises:
+        UserError: a file is missing or damaged, or activations are all zero.
+    """
+    numbers = range(len(shards))
+    groups = [numbers[first : first + OPEN_SHARDS] for first in range(0, len(shards), OPEN_SHARDS)]
+    with closing(source_of(folder, sites, shards)) as source:
+        rows = source.rows()
+        open_number = source.opener([*groups, *groups])
+        hashes, sums_S = dict[str, str](), list[_Sums]()
+        for number in progress(numbers, sum(rows), "rows", lambda number: rows[number]):
+            opened = open_number(number)
+            hashes[shards[number]] = opened.rows_hash
+            sums_S = sums_S or [_Sums(shard) for shard in opened.shards]
+            for sums, shard in zip(sums_S, opened.shards, strict=True):
+                sums.add(shard)
+        for number in progress(numbers, sum(rows), "rows", lambda number: rows[number]):
+            for sums, shard in zip(sums_S, open_number(number).shards, strict=True):
+                sums.add_centered(shard)
+    for site, sums in zip(sites, sums_S, strict=True):
+        _write(folder / site.key / "statistics.json", site, sums.statistics(), hashes, study)
+    return {"rows": sum(rows)}
 
 
 def read_statistics(path: Path) -> SiteStatistics:
@@ -99,6 +129,42 @@ def read_statistics(path: Path) -> SiteStatistics:
     return SiteStatistics(**{**found, "mean": np.array(found["mean"], np.float64)})
 
 
+class _Sums:
+    """What the statistics of a site are made of, in float64: add all shards first, then all of them once more."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._path, self._site, self._rows = shard.path, shard.site, 0
+        self._total_D = np.zeros(shard.d_model)
+        self._norms = self._centered = 0.0
+
+    def add(self, shard: Shard) -> None:
+        self._rows += shard.rows
+        for block_BD in _blocks(shard):
+            self._total_D += block_BD.sum(axis=0)
+            self._norms += _norms(block_BD)
+
+    def add_centered(self, shard: Shard) -> None:
+        mean_D = self._mean()
+        for block_BD in _blocks(shard):
+            self._centered += _norms(block_BD - mean_D)
+
+    def statistics(self) -> SiteStatistics:
+        mean_D, mean_norm = self._mean(), self._norms / self._rows
+        return SiteStatistics(
+            self._rows, mean_D, mean_norm, len(mean_D) ** 0.5 / mean_norm, self._centered / self._rows
+        )
+
+    def _mean(self) -> Doubles:
+        if self._norms == 0:
+            raise UserError(f"{self._path}: all activations of {self._site.key} are 0; choose another hook")
+        return self._total_D / self._rows
+
+
+def _write(out: Path, site: Site, found: SiteStatistics, hashes: dict[str, str], study: Path | None) -> None:
+    value = {**site._asdict(), **found._asdict(), "mean": found.mean.tolist(), "shards": hashes}
+    write_json(out, {**value, "provenance": provenance(study)})
+
+
 def _check_one_site(shards: Sequence[Shard]) -> None:
     first, seen = shards[0], dict[str, Path]()
     for shard in shards:
@@ -112,10 +178,9 @@ def _check_one_site(shards: Sequence[Shard]) -> None:
         seen[shard.rows_hash] = shard.path
 
 
-def _blocks(shards: Sequence[Shard]) -> Iterator[Doubles]:
-    for shard in shards:
-        for start in range(0, shard.rows, BLOCK_ROWS):
-            yield shard.read(start, min(start + BLOCK_ROWS, shard.rows)).astype(np.float64)
+def _blocks(shard: Shard) -> Iterator[Doubles]:
+    for start in range(0, shard.rows, BLOCK_ROWS):
+        yield shard.read(start, min(start + BLOCK_ROWS, shard.rows)).astype(np.float64)
 
 
 def _norms(rows_BD: Doubles) -> float:

@@ -39,6 +39,22 @@ def write_shard(
     Raises:
         UserError: a value does not fit `dtype` or is not finite (names site, row and value), or the disk is full.
     """
+    attributes = {**site._asdict(), "dtype": dtype, "rows_hash": rows_hash, "provenance": json.dumps(dict(provenance))}
+    write_arrays(path, shard_arrays(path, activations_BD, site, dtype), attributes)
+
+
+def shard_arrays(path: Path, activations_BD: Floats, site: Site, dtype: str) -> dict[str, NDArray[Any]]:
+    """Turn activations into the arrays of a shard, rounded to its type.
+
+    Args:
+        path: the shard, which the message names.
+        activations_BD: activations in stored order (shape: [rows, d_model], float32).
+        site: where they were read.
+        dtype: type on disk, `float16` or `int8` (see `encode`).
+
+    Raises:
+        UserError: a value does not fit `dtype` or is not finite (names site, row and value).
+    """
     largest = LARGEST[dtype]
     row = _unfit_row(activations_BD, largest)
     if row is not None:
@@ -50,9 +66,7 @@ def write_shard(
             f"{path}: {site.hook} of {site.checkpoint} is {value:g} at row {row}, channel {channel}; "
             f"{dtype} keeps finite values up to {largest:g}: set {cure}"
         )
-    arrays = {"activations": _half(activations_BD)} if dtype == "float16" else encode(activations_BD)
-    attributes = {**site._asdict(), "dtype": dtype, "rows_hash": rows_hash, "provenance": json.dumps(dict(provenance))}
-    write_arrays(path, arrays, attributes)
+    return {"activations": _half(activations_BD)} if dtype == "float16" else encode(activations_BD)
 
 
 def encode(activations_BD: Floats) -> dict[str, NDArray[Any]]:
@@ -202,14 +216,23 @@ def open_aligned(folder: Path, sites: Sequence[Site], shard: str, verify: bool =
         verify: read every byte once (`Shard.verify`).
 
     Raises:
-        UserError: a shard is refused by `open_shard`, holds another site, or disagrees with the first one about the
-            rows, their count or the channels (names both files).
+        UserError: a shard is refused by `open_shard`, holds another site, or does not fit the others (`align`).
     """
-    shards = tuple(open_shard(folder / site.key / f"{shard}.h5", verify) for site in sites)
+    shards = [open_shard(folder / site.key / f"{shard}.h5", verify) for site in sites]
+    for site, opened in zip(sites, shards, strict=True):
+        if opened.site != site:
+            raise UserError(f"{opened.path}: it holds {opened.site.key}, not {site.key}; {MEND}")
+    return align(shards)
+
+
+def align(shards: Sequence[Shard]) -> AlignedShard:
+    """Put the shards of several sites beside each other.
+
+    Raises:
+        UserError: one disagrees with the first one about the rows, their count or the channels (names both files).
+    """
     first = shards[0]
-    for site, other in zip(sites, shards, strict=True):
-        if other.site != site:
-            raise UserError(f"{other.path}: it holds {other.site.key}, not {site.key}; {MEND}")
+    for other in shards:
         for what in ("rows", "d_model", "rows_hash"):
             found, expected = getattr(other, what), getattr(first, what)
             if found != expected:
@@ -217,7 +240,7 @@ def open_aligned(folder: Path, sites: Sequence[Site], shard: str, verify: bool =
                     f"{other.path}: {what} is {found}, but {expected} in {first.path}; sites of one dictionary share "
                     "both rows and width: delete the shard that is out of date and run again"
                 )
-    return AlignedShard(shards, first.rows, first.d_model, first.rows_hash)
+    return AlignedShard(tuple(shards), first.rows, first.d_model, first.rows_hash)
 
 
 def _half(values: Floats) -> NDArray[np.float16]:

@@ -4,6 +4,9 @@ from typing import Literal
 
 from ontogeny.config.base import Count, Settings
 
+OPEN_SHARDS = 8
+"""Shards that training reads at a time, at every site; their rows are interleaved."""
+
 
 class HarvestSettings(Settings):
     """How a shard is read from a model."""
@@ -20,7 +23,7 @@ class ActivationSettings(HarvestSettings):
     """Activations of every site at the same token positions, in shards."""
 
     mode: Literal["cached", "streamed"] = "cached"
-    """`cached`: shards on disk; `streamed`: read from the models while a dictionary trains."""
+    """`cached`: shards on disk; `streamed`: none, models are run whenever their activations are read."""
     train_rows: Count = 131072
     """Token positions that dictionaries train on."""
     heldout_rows: Count = 32768

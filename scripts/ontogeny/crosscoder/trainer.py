@@ -145,16 +145,17 @@ def _take_steps(stepper: Stepper, reader: Reader, states: StateFolder, rows: Row
     settings, last, ranks = stepper.settings, reader.steps, stepper.ranks
     rows_left = (last - stepper.steps_done) * settings.batch_size
     told = start = time.monotonic()
-    with stop_requests() as asked, closing(reader.batches(stepper.steps_done)) as batches:
+    with stop_requests() as asked, closing(reader.batches(stepper.steps_done, asked)) as batches:
         shown = progress(batches, rows_left, "rows", lambda _: settings.batch_size)
         for batch in shown if ranks.first else batches:
+            if ranks.agree(asked()):
+                break
             number = batch.step + 1
             logged = number in (1, last) or number % settings.log_every == 0
             measured = stepper.step(batch.raw_BSD, logged)
             _resample(stepper, reader)
 
-            stops = ranks.agree(asked())
-            saves = stops or (number % settings.save_every == 0 and number < last)
+            saves = number % settings.save_every == 0 and number < last
             if logged or saves:
                 _check_finite(stepper, reader, states)
             if measured:
@@ -164,9 +165,20 @@ def _take_steps(stepper: Stepper, reader: Reader, states: StateFolder, rows: Row
                 _tell(measured, last, reader.seconds_waited / (told - start))
             if saves:
                 _save(stepper, states, rows)
-            if stops:
-                log.info("stopped on request at step %d of %d; the state is in %s", number, last, states.folder)
-                raise Interrupted
+        else:
+            if stepper.steps_done == last:
+                return
+            # Others may have rows for a step more.
+            ranks.agree(True)
+        _stop(stepper, reader, states, rows)
+
+
+def _stop(stepper: Stepper, reader: Reader, states: StateFolder, rows: Rows) -> None:
+    """Save the state because one of the processes was asked to stop."""
+    _check_finite(stepper, reader, states)
+    _save(stepper, states, rows)
+    log.info("stopped on request at step %d of %d; the state is in %s", stepper.steps_done, reader.steps, states.folder)
+    raise Interrupted
 
 
 def _resample(stepper: Stepper, reader: Reader) -> None:

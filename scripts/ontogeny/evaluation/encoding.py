@@ -1,13 +1,15 @@
 """Activations through a dictionary, a block of rows at a time."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ontogeny.activations.store import open_aligned, open_shard
+from ontogeny.activations.source import source_of
 from ontogeny.command import progress
 from ontogeny.crosscoder.active import weighted_rows
 from ontogeny.crosscoder.model import Crosscoder, load_crosscoder
@@ -90,10 +92,11 @@ def encoded_blocks(
     Raises:
         UserError: a shard is missing, damaged, or of other rows than that of another site.
     """
-    there = sum(open_shard(activations / crosscoder.sites[0].key / f"{shard}.h5").rows for shard in shards)
-    total, done = there if rows is None else min(rows, there), 0
+    starts = np.cumsum([0, *source_of(activations, crosscoder.sites, shards).rows()])
+    total, done = int(starts[-1] if rows is None else min(rows, starts[-1])), 0
+    needed = shards[: np.searchsorted(starts, total)]
     for block in progress(
-        read_blocks(crosscoder, activations, shards, rows is None), total, "rows", lambda block: len(block.x)
+        read_blocks(crosscoder, activations, needed, rows is None), total, "rows", lambda block: len(block.x)
     ):
         yield Block(*block, crosscoder.encode(block.x))
         done += len(block.x)
@@ -146,11 +149,13 @@ def read_blocks(crosscoder: Crosscoder, activations: Path, shards: Sequence[str]
         UserError: a shard is missing, damaged, or of other rows than that of another site.
     """
     size = _block_rows(crosscoder)
-    for shard in shards:
-        aligned = open_aligned(activations, crosscoder.sites, shard, verify)
-        for start in range(0, aligned.rows, size):
-            x_BSD = torch.from_numpy(aligned.read(start, min(start + size, aligned.rows))).to(crosscoder.W_dec.device)
-            yield RawBlock(shard, start, aligned.rows_hash, x_BSD)
+    with closing(source_of(activations, crosscoder.sites, shards)) as source:
+        open_number = source.opener([[number] for number in range(len(shards))], verify)
+        for number, shard in enumerate(shards):
+            aligned = open_number(number)
+            for start in range(0, aligned.rows, size):
+                x_BSD = torch.from_numpy(aligned.read(start, min(start + size, aligned.rows)))
+                yield RawBlock(shard, start, aligned.rows_hash, x_BSD.to(crosscoder.W_dec.device))
 
 
 def _block_rows(crosscoder: Crosscoder) -> int:
