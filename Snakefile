@@ -18,13 +18,14 @@ report: "report/workflow.rst"
 
 pathvars:
     results=STUDY.root,
+    activations=ACTIVATIONS,
     logs=f"{STUDY.root}/logs",
 
 
 include: "rules/profiles.smk"
 include: "rules/data.smk"
 include: "rules/models.smk"
-include: "rules/activations.smk"
+include: "rules/streamed.smk" if STREAMED else "rules/activations.smk"
 include: "rules/dictionaries.smk"
 include: "rules/evaluation.smk"
 include: "rules/interpretation.smk"

@@ -38,12 +38,12 @@ try:
         check_keys_are_unique(Path(file))
     STUDY = load_study(config, CONFIG_FILE)
     claim(STUDY, CONFIG_FILE)
-    if STUDY.activations.mode == "streamed":
-        raise UserError(
-            f"{CONFIG_FILE}: activations.mode: rules read shards; write 'cached' in place of 'streamed'"
-        )
 except UserError as error:
     raise SystemExit(f"error: {error}")
+
+# Rows, statistics, and shards if there are any: what one mode has made is of no use to the other.
+STREAMED = STUDY.activations.mode == "streamed"
+ACTIVATIONS = f"{STUDY.root}/activations/streamed" if STREAMED else f"{STUDY.root}/activations"
 
 # Planted models, and the hooks at which they are read.
 PLANTED = STUDY.planted_hooks()
@@ -72,6 +72,10 @@ SETTINGS["windows"] = {
     key: SETTINGS["interpretation"][key] for key in WindowSettings.model_fields
 }
 SETTINGS["interpreted"] = interpreted(STUDY)
+SETTINGS["streamed"] = {
+    **SETTINGS["harvest"],
+    "planted": {model: SETTINGS["models"][model] for model in PLANTED},
+}
 SETTINGS["rows"] = {
     shard: settings.model_dump(mode="json")
     for split in SPLITS
@@ -119,7 +123,8 @@ def one_of(names):
 
 def folder(path):
     """Name a folder of the study for a rule's params."""
-    return lambda wildcards: f"{STUDY.root}/{path}"
+    found = ACTIVATIONS if path == "activations" else f"{STUDY.root}/{path}"
+    return lambda wildcards: found
 
 
 def own_seed(model):
@@ -168,23 +173,37 @@ def checkpoint_sources(model, step):
     )
 
 
+STREAMED_FILE = f"{ACTIVATIONS}/streamed.json"
+
+
 def shard_files(sites, split):
-    """Name the shards of `split` at every site."""
+    """Name what the activations of `split` at every site are read from: shards, or all that models need to make them."""
+    if STREAMED:
+        read = [site for site in sites if site.model not in PLANTED]
+        tokens = [f"{STUDY.root}/tokens/{split}.h5"] if read else []
+        return [STREAMED_FILE, *checkpoint_files(read), *tokens, *rows_files(split)]
     return [
-        f"{STUDY.root}/activations/{site.key}/{shard}.h5"
+        f"{ACTIVATIONS}/{site.key}/{shard}.h5"
         for site in sites
         for shard in STUDY.shards(split)
     ]
 
 
 def rows_files(split):
-    return [
-        f"{STUDY.root}/activations/rows/{shard}.h5" for shard in STUDY.shards(split)
-    ]
+    return [f"{ACTIVATIONS}/rows/{shard}.h5" for shard in STUDY.shards(split)]
 
 
 def statistics_files(sites):
-    return [f"{STUDY.root}/activations/{site.key}/statistics.json" for site in sites]
+    return [f"{ACTIVATIONS}/{site.key}/statistics.json" for site in sites]
+
+
+def statistics_groups():
+    """Group the checkpoints of a streamed study by the hooks whose statistics are measured in one pass."""
+    planted = [
+        (hooks, [checkpoint_key(model, step) for step in steps_of(model)])
+        for model, hooks in PLANTED.items()
+    ]
+    return [*STUDY.hook_groups().items(), *planted]
 
 
 def steps_of(model):

@@ -63,7 +63,7 @@ rule rows:
     input:
         tokens="<results>/tokens/{split}.h5",
     output:
-        "<results>/activations/rows/{split}-{number}.h5",
+        "<activations>/rows/{split}-{number}.h5",
     log:
         "<logs>/rows/{split}-{number}.log",
     # Before any training, which would be for nothing where a split has too few token positions.

@@ -71,3 +71,5 @@ keep_profile()
 same_machine("language_model", len(TRAINED))
 same_machine("activations", len(STUDY.hook_groups()))
 same_machine("sweep", len(TOGETHER))
+if STREAMED:
+    same_machine("statistics", len(statistics_groups()))

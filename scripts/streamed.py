@@ -11,13 +11,15 @@ from ontogeny.files import write_json
 
 def main(arguments: Namespace) -> None:
     """Write one small file, with paths from where it is."""
-    places = {name: os.path.relpath(getattr(arguments, name), arguments.out.parent) for name in ("models", "tokens")}
-    write_json(arguments.out, arguments.settings.model_copy(update=places).model_dump(mode="json"))
+    changes = {name: os.path.relpath(getattr(arguments, name), arguments.out.parent) for name in ("models", "tokens")}
+    changes["code"] = arguments.code
+    write_json(arguments.out, arguments.settings.model_copy(update=changes).model_dump(mode="json"))
 
 
 if __name__ == "__main__":
     parser = command(__doc__)
     parser.add_argument("--settings", type=settings(StreamedSettings), required=True, help="how to read (JSON)")
+    parser.add_argument("--code", required=True, help="hash of the code that reads activations")
     parser.add_argument("--models", type=Path, required=True, help="folder of all checkpoints")
     parser.add_argument("--tokens", type=Path, required=True, help="folder of the tokens of both splits")
     parser.add_argument("--out", type=Path, required=True, help="streamed.json to write")

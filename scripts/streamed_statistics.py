@@ -10,14 +10,14 @@ from ontogeny.sites import Site
 
 def main(arguments: Namespace) -> dict[str, float]:
     """Write one file for each hook."""
-    sites = [Site(arguments.model, arguments.step, hook) for hook in arguments.hooks]
+    model, _, step = arguments.checkpoint.rpartition("/step")
+    sites = [Site(model, int(step), hook) for hook in arguments.hooks]
     return write_streamed_statistics(arguments.activations, sites, arguments.shards, arguments.study)
 
 
 if __name__ == "__main__":
     parser = command(__doc__)
-    parser.add_argument("--model", required=True, help="name of the model")
-    parser.add_argument("--step", type=int, required=True, help="step of the checkpoint")
+    parser.add_argument("--checkpoint", required=True, help="model and step, such as neox/step512")
     parser.add_argument("--hooks", nargs="+", required=True, help="hook points by their transformer-lens names")
     parser.add_argument("--activations", type=Path, required=True, help="folder of streamed.json, rows and statistics")
     parser.add_argument("--shards", nargs="+", required=True, help="names of all training shards")

@@ -1,0 +1,242 @@
+"""Streamed activations are the cached ones, to the byte, and no file holds them."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+from crosscoder_runs import bytes_of, train_small
+from parallel_runs import assert_same_run
+from planted_runs import planted_model, write_rows_file
+from rank_processes import in_processes
+from streamed_study import (
+    HELDOUT_SHARDS,
+    OPEN_SHARDS,
+    ROWS_PER_SHARD,
+    SITES,
+    TRAIN_SHARDS,
+    activation_files,
+    make_study,
+    settings_of,
+    stream_statistics,
+)
+from test_state import started, wait_for_states
+
+from ontogeny.activations.planted import write_planted
+from ontogeny.activations.reader import Reader
+from ontogeny.activations.source import source_of
+from ontogeny.activations.store import open_aligned
+from ontogeny.config.evaluation import FeatureSettings
+from ontogeny.config.streamed import FILE, StreamedSettings
+from ontogeny.crosscoder.parallel import Ranks
+from ontogeny.crosscoder.trainer import train
+from ontogeny.errors import UserError
+from ontogeny.evaluation.features import write_features
+from ontogeny.evaluation.reconstruction import write_reconstruction
+from ontogeny.files import write_json
+from ontogeny.sites import Site, shard_name
+
+HELDOUT = [shard_name("heldout", number) for number in range(HELDOUT_SHARDS)]
+RESAMPLED = {"dead": {"policy": "resample", "interval": 9, "times": 2, "candidates": 300}, "nonlinearity": "topk"}
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = make_study(tmp_path_factory.mktemp("study"))
+    stream_statistics(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def cached(study: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("cached")
+    train_small(folder, settings_of(), study / "activations")
+    return bytes_of(folder / "run")
+
+
+@pytest.fixture
+def several_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("reader", "statistics"):
+        monkeypatch.setattr(f"ontogeny.activations.{module}.OPEN_SHARDS", OPEN_SHARDS)
+
+
+def test_statistics_are_those_of_shards(study: Path) -> None:
+    for site in SITES:
+        one, other = (
+            study / folder / site.key / "statistics.json" for folder in ("activations", "activations/streamed")
+        )
+        assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.usefixtures("several_groups")
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_what_is_trained_and_measured_has_the_bytes_of_shards(dtype: str, tmp_path: Path) -> None:
+    root = make_study(tmp_path / "study", dtype)
+    stream_statistics(root)
+    for mode in ("cached", "streamed"):
+        activations, out = root / ("activations" if mode == "cached" else "activations/streamed"), tmp_path / mode
+        train_small(out, settings_of(**RESAMPLED), activations)
+        write_reconstruction(out / "run", activations, HELDOUT, out / "reconstruction.csv")
+        tokenizer = root / "models/neox/step8/tokenizer.json"
+        tokens = root / "tokens/heldout.h5"
+        write_features(FeatureSettings(), out / "run", activations, HELDOUT, tokens, tokenizer, out / "features", None)
+    for part in ("run", "features"):
+        assert bytes_of(tmp_path / "cached" / part) == bytes_of(tmp_path / "streamed" / part)
+    one, other = (tmp_path / mode / "reconstruction.csv" for mode in ("cached", "streamed"))
+    assert one.read_bytes() == other.read_bytes()
+    assert activation_files(root) == []
+
+
+def test_several_processes_run_the_models_of_their_own_sites(study: Path, tmp_path: Path) -> None:
+    def trained(ranks: Ranks, name: str) -> None:
+        activations = study / ("activations" if name == "cached" else "activations/streamed")
+        train(settings_of(), activations, tmp_path / name / "state", tmp_path / name / "run", ranks=ranks)
+
+    for name in ("cached", "streamed"):
+        in_processes(2, 1, lambda ranks, name=name: trained(ranks, name), tmp_path / name)
+    assert bytes_of(tmp_path / "streamed/run") == bytes_of(tmp_path / "cached/run")
+    train_small(tmp_path / "alone", settings_of(), study / "activations")
+    assert_same_run(tmp_path / "streamed/run", tmp_path / "alone/run")
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes_and_leaves_no_process(
+    study: Path, cached: dict[str, bytes], tmp_path: Path
+) -> None:
+    process = started(tmp_path, settings_of(), study / "activations/streamed")
+    wait_for_states(tmp_path, process, 10)
+    workers = children(process.pid)
+    assert workers
+    process.kill()
+    process.communicate()
+    process = started(tmp_path, settings_of(), study / "activations/streamed")
+    errors = process.communicate()[1]
+    assert process.returncode == 0, errors
+    assert "goes on from step" in errors
+    assert bytes_of(tmp_path / "run") == cached
+    assert not any(is_alive(worker) for worker in workers)
+
+
+def test_sigterm_while_models_run_saves_the_state_at_once(
+    study: Path, cached: dict[str, bytes], tmp_path: Path
+) -> None:
+    settings, begun = settings_of(), time.monotonic()
+    process = started(tmp_path, settings, study / "activations/streamed")
+    wait_for_states(tmp_path, process, 5)
+    (worker,) = children(process.pid)
+    os.kill(worker, signal.SIGSTOP)
+    time.sleep(0.5)
+    asked = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    errors = process.communicate()[1]
+    assert process.returncode == 75, errors
+    assert time.monotonic() - asked < max(5, (asked - begun) / 2)
+    assert not is_alive(worker)
+    process = started(tmp_path, settings, study / "activations/streamed")
+    assert process.wait() == 0, process.communicate()[1]
+    process.communicate()
+    assert bytes_of(tmp_path / "run") == cached
+
+
+def children(pid: int) -> list[int]:
+    """List the processes that were started by any thread of another one and are still there."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for child in chain.from_iterable((task / "children").read_text().split() for task in tasks)]
+
+
+def is_alive(pid: int, seconds: float = 20.0) -> bool:
+    """Tell whether a process is there still after some time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return False
+        if state == "Z":
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.mark.usefixtures("several_groups")
+def test_no_more_shards_are_held_than_two_groups(study: Path) -> None:
+    settings = settings_of(epochs=1)
+    reader = Reader(study / "activations/streamed", SITES, settings.shards, 48, 1, 0)
+    source = reader._source
+    most = 0
+    for _ in reader.batches():
+        most = max(most, len(source._known))  # type: ignore[attr-defined]
+    assert OPEN_SHARDS < most <= 2 * OPEN_SHARDS < TRAIN_SHARDS
+
+
+@pytest.fixture
+def broken(study: Path, tmp_path: Path) -> Iterator[Path]:
+    """A copy of what a streamed study reads."""
+    for part in ("models", "tokens"):
+        shutil.copytree(study / part, tmp_path / part)
+    shutil.copytree(study / "activations/streamed", tmp_path / "activations/streamed")
+    return tmp_path
+
+
+def refused(root: Path, shards: list[str] = HELDOUT) -> str:
+    source = source_of(root / "activations/streamed", SITES, shards)
+    with pytest.raises(UserError) as error:
+        source.opener([[0]])(0)
+    source.close()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_missing_tokens_are_one_line(broken: Path) -> None:
+    (broken / "tokens/heldout.h5").unlink()
+    assert "tokens/heldout.h5: there is no such file; run the rule that writes it" in refused(broken)
+
+
+def test_a_damaged_checkpoint_is_one_line(broken: Path) -> None:
+    weights = broken / "models/other/step8/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert "models/other/step8: its weights cannot be read" in refused(broken)
+
+
+def test_a_damaged_file_of_settings_is_one_line(broken: Path) -> None:
+    (broken / "activations/streamed" / FILE).write_text("{}x")
+    with pytest.raises(UserError, match=r"streamed\.json: it does not say how activations are read"):
+        source_of(broken / "activations/streamed", SITES, HELDOUT)
+
+
+def test_a_process_that_is_killed_is_one_line(study: Path) -> None:
+    source = source_of(study / "activations/streamed", SITES, HELDOUT)
+    source.opener([[0]])(0)
+    opener = source.opener([[1]])
+    source._workers[0]._process.kill()  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"neox/step0: the process that runs it has ended with code -9; give the job"):
+        opener(1)
+    source.close()
+
+
+def test_planted_activations_are_streamed_too(tmp_path: Path) -> None:
+    model = planted_model(d_model=8, features=12, active=2.0, checkpoints=[0, 4])
+    folder = tmp_path / "activations/streamed"
+    write_json(folder / FILE, StreamedSettings(planted={"toy": model}, dtype="int8").model_dump(mode="json"))
+    rows = write_rows_file(folder / "rows/train-00000.h5", ROWS_PER_SHARD)
+    sites = [Site("toy", step, hook) for step in (4, 0) for hook in ("a", "b")]
+    for site in sites:
+        write_planted(model, site, rows, "int8", tmp_path / "cached" / site.key / rows.name, None)
+    source = source_of(folder, sites, ["train-00000"])
+    found = source.opener([[0]])(0).read(0, ROWS_PER_SHARD)
+    source.close()
+    assert (found == open_aligned(tmp_path / "cached", sites, "train-00000").read(0, ROWS_PER_SHARD)).all()
+
+
+def test_reading_shards_does_not_import_what_runs_models() -> None:
+    code = "import sys; import ontogeny.evaluation.encoding; sys.exit('transformer_lens' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "scripts")}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
