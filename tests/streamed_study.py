@@ -62,11 +62,9 @@ def _write_shard(root: Path, settings: HarvestSettings, split: str, number: int)
 
 
 def stream_statistics(root: Path) -> None:
-    """Measure the statistics of all sites anew, checkpoint by checkpoint."""
-    for model, step in CHECKPOINTS:
-        sites = [site for site in SITES if (site.model, site.step) == (model, step)]
-        shards = [shard_name("train", number) for number in range(TRAIN_SHARDS)]
-        write_streamed_statistics(root / "activations/streamed", sites, shards, None)
+    """Measure the statistics of all sites anew."""
+    shards = [shard_name("train", number) for number in range(TRAIN_SHARDS)]
+    write_streamed_statistics(root / "activations/streamed", SITES, shards, None)
 
 
 def settings_of(**changes: Any) -> RunSettings:

@@ -16,6 +16,7 @@ from ontogeny.costs import Cost
 from ontogeny.errors import UserError
 from ontogeny.evaluation.decoder_tables import TOKENS
 from ontogeny.plan import Shape, known_shape, plan_text, study_costs
+from ontogeny.plan_activations import readings
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -68,6 +69,22 @@ def test_each_run_is_measured_and_described() -> None:
     assert decoders.flop == 2 * 16 * (2 * 2 * (2 * 4) + 2 * 16 * (2 * 4) + 2 * 2 * (4 * 10))
     assert decoders.scratch == 2 * 16 * 2 * 2 * TOKENS * (4 + 4)
     assert decoders.disk == 2 * 16 * 2 * 2 * 4 + decoders.scratch
+
+
+def test_streamed_activations_cost_no_disk_but_a_pass_for_every_reading() -> None:
+    shape = Shape(layers=2, d_model=4, d_mlp=16, vocab_size=10)
+    few, many = (
+        load_study({**CONFIG, "activations": {**CONFIG["activations"], "mode": "streamed", "rows_per_shard": rows}})
+        for rows in (50, 10)
+    )
+    # Two checkpoints, two runs of three epochs: 100 rows in two shards stay, in ten they are made in every epoch.
+    assert costs(few, {"neox": shape})["activations"].flop == 2 * (100 + 2 * (100 + 2 * 20)) * shape.forward_flop(1)
+    cost = costs(many, {"neox": shape})["activations"]
+    assert cost.flop == 2 * (2 * 100 + 2 * (3 * 100 + 2 * 20)) * shape.forward_flop(1)
+    assert (cost.jobs, cost.disk) == (2, 0)
+    assert readings(few, {"neox": shape})["streamed"].memory == 100 * 2 * 4 * 2
+    assert "activations streamed (chosen): 0 GB on disk, up to " in plan_text(few, 1.0)
+    assert "activations cached: " in plan_text(few, 1.0)
 
 
 def test_planted_activations_cost_disk_and_no_model() -> None:

@@ -1,12 +1,12 @@
 """Streamed activations are the cached ones, to the byte, and no file holds them."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -78,9 +78,8 @@ def test_statistics_are_those_of_shards(study: Path) -> None:
 
 
 @pytest.mark.usefixtures("several_groups")
-@pytest.mark.parametrize("dtype", ["float16", "int8"])
-def test_what_is_trained_and_measured_has_the_bytes_of_shards(dtype: str, tmp_path: Path) -> None:
-    root = make_study(tmp_path / "study", dtype)
+def test_what_is_trained_and_measured_has_the_bytes_of_shards(tmp_path: Path) -> None:
+    root = make_study(tmp_path / "study", "int8")
     stream_statistics(root)
     for mode in ("cached", "streamed"):
         activations, out = root / ("activations" if mode == "cached" else "activations/streamed"), tmp_path / mode
@@ -177,49 +176,34 @@ def test_no_more_shards_are_held_than_two_groups(study: Path) -> None:
     assert OPEN_SHARDS < most <= 2 * OPEN_SHARDS < TRAIN_SHARDS
 
 
-@pytest.fixture
-def broken(study: Path, tmp_path: Path) -> Iterator[Path]:
-    """A copy of what a streamed study reads."""
+def test_what_is_missing_or_broken_is_one_line(study: Path, tmp_path: Path) -> None:
     for part in ("models", "tokens"):
         shutil.copytree(study / part, tmp_path / part)
     shutil.copytree(study / "activations/streamed", tmp_path / "activations/streamed")
-    return tmp_path
+    source = source_of(tmp_path / "activations/streamed", SITES, HELDOUT)
 
+    def refused() -> str:
+        with pytest.raises(UserError) as error:
+            source.opener([[0]])(0)
+        source._kept.clear()  # type: ignore[attr-defined]
+        assert "\n" not in str(error.value)
+        return str(error.value)
 
-def refused(root: Path, shards: list[str] = HELDOUT) -> str:
-    source = source_of(root / "activations/streamed", SITES, shards)
-    with pytest.raises(UserError) as error:
-        source.opener([[0]])(0)
-    source.close()
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
-def test_missing_tokens_are_one_line(broken: Path) -> None:
-    (broken / "tokens/heldout.h5").unlink()
-    assert "tokens/heldout.h5: there is no such file; run the rule that writes it" in refused(broken)
-
-
-def test_a_damaged_checkpoint_is_one_line(broken: Path) -> None:
-    weights = broken / "models/other/step8/model.safetensors"
+    (tmp_path / "tokens/heldout.h5").unlink()
+    assert "tokens/heldout.h5: there is no such file; run the rule that writes it" in refused()
+    shutil.copy(study / "tokens/heldout.h5", tmp_path / "tokens")
+    weights = tmp_path / "models/other/step8/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    assert "models/other/step8: its weights cannot be read" in refused(broken)
-
-
-def test_a_damaged_file_of_settings_is_one_line(broken: Path) -> None:
-    (broken / "activations/streamed" / FILE).write_text("{}x")
-    with pytest.raises(UserError, match=r"streamed\.json: it does not say how activations are read"):
-        source_of(broken / "activations/streamed", SITES, HELDOUT)
-
-
-def test_a_process_that_is_killed_is_one_line(study: Path) -> None:
-    source = source_of(study / "activations/streamed", SITES, HELDOUT)
-    source.opener([[0]])(0)
-    opener = source.opener([[1]])
+    assert "models/other/step8: its weights cannot be read" in refused()
     source._workers[0]._process.kill()  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match=r"neox/step0: the process that runs it has ended with code -9; give the job"):
-        opener(1)
+    assert re.search(r"neox/step\d: the process that runs it has ended with code -9; give the job", refused())
     source.close()
+
+
+def test_a_damaged_file_of_settings_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text("{}x")
+    with pytest.raises(UserError, match=r"streamed\.json: it does not say how activations are read"):
+        source_of(tmp_path, SITES, HELDOUT)
 
 
 def test_planted_activations_are_streamed_too(tmp_path: Path) -> None:

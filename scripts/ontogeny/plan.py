@@ -8,12 +8,11 @@ from ontogeny.config.dictionaries import RunSettings
 from ontogeny.config.inputs import model_files
 from ontogeny.config.models import HubModel, LocalModel, PlantedModel, TrainedModel
 from ontogeny.config.shapes import model_shape
-from ontogeny.config.study import Study
-from ontogeny.costs import Cost, Shape, depth
+from ontogeny.config.study import SPLITS, Study
+from ontogeny.costs import Cost, Shape
 from ontogeny.errors import UserError
 from ontogeny.featured_costs import encoding_flop, featured_costs, interpretation_remark
-
-BYTES_PER_VALUE = {"float16": 2, "int8": 1}
+from ontogeny.plan_activations import readings
 
 STATES_AT_ONCE = 3
 """Training states of a run on disk while the last of them is written: two are kept."""
@@ -106,17 +105,9 @@ def _weights(model: LocalModel, step: int) -> float:
 
 
 def _harvest(study: Study, shapes: dict[str, Shape]) -> Cost:
-    shards = {**study.shards("train"), **study.shards("heldout")}
-    rows = sum(shards.values())
-    sites = study.all_sites()
-    deepest: dict[tuple[str, int], int] = {}
-    for site in sites:
-        key = (site.model, site.step)
-        deepest[key] = max(deepest.get(key, 0), depth(site))
-    value, scale = BYTES_PER_VALUE[study.activations.dtype], 4 * (study.activations.dtype == "int8")
-    disk = sum(rows * (shapes[site.model].d_model * value + scale) for site in sites if site.model in shapes)
-    flop = sum(rows * shapes[name].forward_flop(blocks) for (name, _), blocks in deepest.items() if name in shapes)
-    return Cost("activations", len(deepest) * len(shards), float(rows), float(disk), flop)
+    chosen = readings(study, shapes)[study.activations.mode]
+    rows = sum(sum(study.shards(split).values()) for split in SPLITS)
+    return Cost("activations", chosen.jobs, float(rows), chosen.disk, chosen.flop)
 
 
 def _dictionary(study: Study, name: str, shapes: dict[str, Shape]) -> Cost:
@@ -236,6 +227,9 @@ def plan_text(study: Study, rate: float) -> str:
 def _remarks(study: Study, known: dict[str, Shape]) -> Iterator[str]:
     """Say what the numbers mean, and what is not in them."""
     yield "disk stays; scratch is needed beside it if all jobs of a stage run at one time, and goes with them"
+    for mode, reading in readings(study, known).items():
+        chosen = " (chosen)" if mode == study.activations.mode else ""
+        yield f"activations {mode}{chosen}: {reading.text()}"
     if study.tokens.max_tokens is None:
         yield "corpus and tokens: as the text gives them, since tokens.max_tokens is not set; counted as nothing"
     else:

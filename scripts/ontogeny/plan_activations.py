@@ -1,0 +1,80 @@
+"""What reading activations costs, cached and streamed."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from ontogeny.config.activations import OPEN_SHARDS
+from ontogeny.config.study import Study
+from ontogeny.costs import Shape, depth
+from ontogeny.sites import Site
+
+BYTES_PER_VALUE = {"float16": 2, "int8": 1}
+
+READINGS = 2
+"""How often a run is measured on all heldout rows: by `reconstruction` and `features`."""
+
+
+class Reading(NamedTuple):
+    """What one way to read activations takes."""
+
+    jobs: int
+    """Jobs that do nothing else."""
+    disk: float
+    """Bytes of shards on disk."""
+    memory: float
+    """Bytes of shards in memory, in all processes of the largest run together."""
+    flop: float
+    """Floating-point operations of language models."""
+
+    def text(self) -> str:
+        """Say all of it in a few words."""
+        memory = f", up to {self.memory / 1e9:.3g} GB of memory for a run" if self.memory else ""
+        return f"{self.disk / 1e9:.3g} GB on disk{memory}, {self.flop:.2e} FLOP"
+
+
+def readings(study: Study, shapes: Mapping[str, Shape]) -> dict[str, Reading]:
+    """Count both ways to read the activations of a study, by the value of `activations.mode`.
+
+    Streamed, models run whenever activations are read: for statistics (twice if there are more shards than are open at
+    a time), in every epoch of every run (once if they all stay open), and for every measurement on heldout rows.
+
+    Args:
+        study: the study.
+        shapes: shape of each model by name, those that are known.
+    """
+    train, heldout = study.shards("train"), study.shards("heldout")
+    rows, stays = sum(train.values()), len(train) <= OPEN_SHARDS
+    sites = study.all_sites()
+    checkpoints = len({site.checkpoint for site in sites})
+    all_rows, per_row = rows + sum(heldout.values()), _flop(sites, shapes)
+    streamed = (1 if stays else 2) * rows * per_row
+    for name in study.dictionaries:
+        for run in study.runs(name).values():
+            passes = 1 if stays else run.epochs
+            streamed += (passes * rows + READINGS * sum(heldout.values())) * _flop(run.sites, shapes)
+    widest = max(_bytes(study, study.sites(name), shapes) for name in study.dictionaries)
+    held = sum(sorted(train.values(), reverse=True)[: 2 * OPEN_SHARDS])
+    return {
+        "cached": Reading(
+            checkpoints * (len(train) + len(heldout)),
+            all_rows * _bytes(study, sites, shapes),
+            0.0,
+            all_rows * per_row,
+        ),
+        "streamed": Reading(checkpoints, 0.0, held * widest, streamed),
+    }
+
+
+def _bytes(study: Study, sites: Iterable[Site], shapes: Mapping[str, Shape]) -> float:
+    """Bytes of a row at some sites."""
+    value, scale = BYTES_PER_VALUE[study.activations.dtype], 4 * (study.activations.dtype == "int8")
+    return float(sum(shapes[site.model].d_model * value + scale for site in sites if site.model in shapes))
+
+
+def _flop(sites: Iterable[Site], shapes: Mapping[str, Shape]) -> float:
+    """FLOP of a row: each checkpoint as far as the block of its deepest hook."""
+    deepest: dict[tuple[str, int], int] = {}
+    for site in sites:
+        key = (site.model, site.step)
+        deepest[key] = max(deepest.get(key, 0), depth(site))
+    return sum(shapes[name].forward_flop(blocks) for (name, _), blocks in deepest.items() if name in shapes)
