@@ -82,6 +82,7 @@ check: $(VENV)/.made
 
 bench: $(VENV)/.made
 	@PYTHONPATH=scripts $(BIN)/python benchmarks/training_step.py
+	@PYTHONPATH=scripts $(BIN)/python benchmarks/harvest.py
 
 bench-browser: $(VENV)/.made
 	@PYTHONPATH=scripts:tests $(BIN)/python benchmarks/browser.py
