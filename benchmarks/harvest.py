@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import transformers
 from tokenizers import Tokenizer, models
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--latents", type=int, default=2048)
     given = parser.parse_args()
     keep_freed_memory()
+    transformers.utils.logging.disable_progress_bar()
     shape = Shape(*(getattr(given, name) for name in Shape._fields))
     sys.stdout.write(f"{shape}, {torch.get_num_threads()} threads\n\n")
     with TemporaryDirectory() as folder:
@@ -94,7 +96,8 @@ def write_checkpoint(folder: Path, shape: Shape) -> None:
     heads = {"num_attention_heads": shape.d_model // 32, "max_position_embeddings": shape.context}
     GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=VOCABULARY, **sizes, **heads)).save_pretrained(folder)
     vocabulary = {f"t{number}": number for number in range(VOCABULARY)}
-    words, first = Tokenizer(models.WordLevel(vocabulary)), next(iter(vocabulary))
+    first = next(iter(vocabulary))
+    words = Tokenizer(models.WordLevel(vocabulary, first))
     PreTrainedTokenizerFast(tokenizer_object=words, bos_token=first, eos_token=first).save_pretrained(folder)
     record = {
         "model": "neox",
@@ -114,11 +117,19 @@ def harvest_speed(root: Path, shape: Shape, turns: int) -> None:
     inputs = [torch.from_numpy(tokens.tokens[batch.contexts, : batch.length].astype(np.int64)) for batch in work]
     site, out = Site("neox", 0, shape.hook), root / "written/train-00000.h5"
 
+    plain = GPTNeoXForCausalLM.from_pretrained(root / "models/neox/step0").gpt_neox.eval()
+    plain.layers = plain.layers[: shape.layer + 1]
+
+    @torch.inference_mode()
+    def bare() -> None:
+        for tokens_BT in inputs:
+            plain(tokens_BT, use_cache=False)
+
     def read() -> None:
         found = read_activations(model, tokens, work, len(rows.context), [shape.hook])
         write_shard(out, found[shape.hook], site, rows.hash, settings.dtype, {})
 
-    def bare() -> None:
+    def hooked() -> None:
         for tokens_BT in inputs:
             hooked_activations(model, tokens_BT, [shape.hook])
 
@@ -126,10 +137,10 @@ def harvest_speed(root: Path, shape: Shape, turns: int) -> None:
         for tokens_BT in inputs:
             logits(model, tokens_BT)
 
-    times = in_turns([bare, read, whole], turns)
+    times = in_turns([bare, hooked, read, whole], turns)
     seconds = [statistics.median(own) for own in times]
     sys.stdout.write("| | rows/s | CPU s | share of the bare rate |\n|---|---|---|---|\n")
-    names = ("bare forward to the hook", "reading, with the shard written", "forward to the logits")
+    names = ("plain transformers, to the block", "to the hook, nothing kept", "shard read and written", "to the logits")
     for name, own, cost in zip(names, times, seconds, strict=True):
         share = statistics.median(first / other for first, other in zip(times[0], own, strict=True))
         sys.stdout.write(f"| {name} | {len(rows.context) / cost:,.0f} | {cost:.2f} | {share:.0%} |\n")

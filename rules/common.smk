@@ -43,7 +43,9 @@ except UserError as error:
 
 # Rows, statistics, and shards if there are any: what one mode has made is of no use to the other.
 STREAMED = STUDY.activations.mode == "streamed"
-ACTIVATIONS = f"{STUDY.root}/activations/streamed" if STREAMED else f"{STUDY.root}/activations"
+ACTIVATIONS = (
+    f"{STUDY.root}/activations/streamed" if STREAMED else f"{STUDY.root}/activations"
+)
 
 # Planted models, and the hooks at which they are read.
 PLANTED = STUDY.planted_hooks()

@@ -41,10 +41,7 @@ for number, (hooks, checkpoints) in enumerate(statistics_groups()):
                 "train",
             ),
         output:
-            [
-                f"<activations>/{{checkpoint}}/{hook}/statistics.json"
-                for hook in hooks
-            ],
+            [f"<activations>/{{checkpoint}}/{hook}/statistics.json" for hook in hooks],
         log:
             "<logs>/statistics/{checkpoint}.log",
         wildcard_constraints:
