@@ -65,10 +65,14 @@ def main() -> None:
     keep_freed_memory()
     transformers.utils.logging.disable_progress_bar()
     shape = Shape(*(getattr(given, name) for name in Shape._fields))
-    sys.stdout.write(f"{shape}, {torch.get_num_threads()} threads\n\n")
+    sys.stdout.write(f"{shape}, {torch.get_num_threads()} threads, of which reading a shard takes one\n\n")
     with TemporaryDirectory() as folder:
         make_study(Path(folder), shape)
+        threads = torch.get_num_threads()
+        # As the rule that writes shards has.
+        torch.set_num_threads(1)
         harvest_speed(Path(folder), shape, given.turns)
+        torch.set_num_threads(threads)
         waiting(Path(folder), shape, given.latents)
 
 

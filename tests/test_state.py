@@ -220,7 +220,7 @@ def test_sigterm_saves_the_state_of_the_very_step_and_says_try_again(
 ) -> None:
     process = started(tmp_path, settings_of(save_every=10_000), activations)
     time.sleep(0.1)
-    while not _is_waiting_for_sigterm(process.pid):
+    while not is_waiting_for_sigterm(process.pid):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     errors = process.communicate()[1]
@@ -233,7 +233,7 @@ def test_sigterm_saves_the_state_of_the_very_step_and_says_try_again(
     assert bytes_of(tmp_path / "run") == uninterrupted
 
 
-def _is_waiting_for_sigterm(pid: int) -> bool:
+def is_waiting_for_sigterm(pid: int) -> bool:
     """Tell whether a process handles SIGTERM itself."""
     status = Path(f"/proc/{pid}/status").read_text()
     caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))

@@ -1,6 +1,7 @@
 """Streamed activations: models run in processes beside this one, and their activations stay in memory.
 
-A process works on checkpoints of its own, so that it keeps their models from one group of shards to the next.
+There is one process for each thread, or one that uses the GPU of this process. Each works on checkpoints of its own, so
+that it keeps their models from one group of shards to the next.
 """
 
 import os
@@ -57,6 +58,9 @@ class StreamedShards:
         """
         self._folder, self._sites, self._shards = folder, tuple(sites), tuple(shards)
         self._settings = read_settings(folder / FILE)
+        # Of the thread that trains, which may have been given another device than the one that reads ahead.
+        self._device = torch.cuda.current_device() if torch.cuda.is_available() else None
+        self._processes = torch.get_num_threads() if self._device is None else 1
         self._lock = Lock()
         self._workers: list[_Worker] = []
         self._closed = 0
@@ -134,7 +138,7 @@ class StreamedShards:
             for n in numbers
         ]
         if tasks and not self._workers:
-            self._workers = [_Worker() for _ in range(min(_processes(), len(tasks)))]
+            self._workers = [_Worker(self._device) for _ in range(min(self._processes, len(tasks)))]
         answers: dict[int, list[Answer]] = {n: [] for n in numbers}
         for place, (number, task) in enumerate(tasks):
             answers[number].append(self._workers[place * len(self._workers) // len(tasks)].ask(task))
@@ -157,13 +161,13 @@ class _Pending:
 class _Worker:
     """A process that runs models, and the thread of this process that talks to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: int | None) -> None:
         self._connection, theirs = Pipe()
         self._tasks: SimpleQueue[tuple[Task, Answer] | None] = SimpleQueue()
         self._wanted = True
         path = os.pathsep.join([str(SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-        device = [str(torch.cuda.current_device())] if torch.cuda.is_available() else []
-        command = [sys.executable, "-m", "ontogeny.activations.worker", str(theirs.fileno()), *device]
+        command = [sys.executable, "-m", "ontogeny.activations.worker", str(theirs.fileno())]
+        command += [] if device is None else [str(device)]
         environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
         with theirs, _without_signals():
             self._process = Popen(command, pass_fds=[theirs.fileno()], env=environment, stdin=DEVNULL)
@@ -212,11 +216,6 @@ def read_settings(file: Path) -> StreamedSettings:
     except ValidationError as error:
         reason = error.errors(include_url=False)[0]["msg"]
         raise UserError(f"{file}: it does not say how activations are read ({reason}); {MEND}") from None
-
-
-def _processes() -> int:
-    """Count the processes that run models: one for each thread, or one that uses the GPU."""
-    return 1 if torch.cuda.is_available() else torch.get_num_threads()
 
 
 def _exchange(connection: Connection, task: Task) -> tuple[Shard, ...]:
