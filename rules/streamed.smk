@@ -8,7 +8,7 @@ rule streamed:
         "<logs>/streamed.log",
     localrule: True
     conda:
-        "../envs/cpu.yaml"
+        "../envs/gpu.yaml"
     params:
         settings=settings("streamed"),
         # Whatever reads activations takes this file: so an edit of the code that makes them changes it.
