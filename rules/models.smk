@@ -1,6 +1,7 @@
 """Checkpoints of models trained here and of models that exist, and what is known of planted ones."""
 
 for number, model in enumerate(TRAINED):
+    start = STUDY.models[model].start
 
     rule:
         name:
@@ -9,6 +10,11 @@ for number, model in enumerate(TRAINED):
             train="<results>/tokens/train.h5",
             heldout="<results>/tokens/heldout.h5",
             tokenizer=rules.tokenizer.output,
+            start=(
+                [checkpoint_file(checkpoint_key(start.model, start.step))]
+                if start
+                else []
+            ),
         output:
             [
                 checkpoint_file(checkpoint_key(model, step))
@@ -23,13 +29,18 @@ for number, model in enumerate(TRAINED):
         params:
             settings=settings(f"models/{model}"),
             seed=own_seed(model),
+            start=(
+                f"--start {STUDY.root}/models/{checkpoint_key(start.model, start.step)}"
+                if start
+                else ""
+            ),
             out=subpath(output.training, parent=True),
             code=code("language_model.py"),
         shell:
             command("language_model.py")
             + " --log {log} --threads {threads} --settings {params.settings:q}"
             " --seed {params.seed} --tokens {input.train} --heldout {input.heldout}"
-            " --tokenizer {input.tokenizer} --out {params.out}"
+            " --tokenizer {input.tokenizer} {params.start} --out {params.out}"
 
 
 rule checkpoint:

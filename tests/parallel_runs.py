@@ -27,7 +27,14 @@ ENDS = "ends with code 1"
 RESAMPLE: dict[str, Any] = {"policy": "resample", "interval": 8, "times": 3, "candidates": 512}
 RECIPES_TO_TRAIN: dict[str, dict[str, Any]] = {
     "batchtopk": {"dead": {"policy": "auxk", "after_rows": 512, "k": 4}, "decoder_norm": "search", "center": True},
-    "topk": {"nonlinearity": "topk", "k": 3, "penalty": "l1", "sparsity": 0.1, "site_error": "mean"},
+    "topk": {
+        "nonlinearity": "topk",
+        "k": 3,
+        "penalty": "l1",
+        "sparsity": 0.1,
+        "site_error": "mean",
+        "shared": {"share": 0.25, "sparsity": 0.5},
+    },
     "relu": {"nonlinearity": "relu", "k": None, "decoder": "unit", "initialisation": "independent", "pre_bias": True},
     "jumprelu": {**JUMPRELU, "dead": RESAMPLE, "latents": 64},
     "site": {**JUMPRELU, "gate": "site", "gradient_clip": 0.1},

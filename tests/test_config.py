@@ -36,6 +36,13 @@ def planted_beside(hook: str) -> dict[str, Any]:
     return config
 
 
+def started(model: str = "neox", step: int = 1000, **settings: Any) -> dict[str, Any]:
+    """Add a model that starts from another."""
+    shape = DEFAULT["models"]["neox"]["architecture"]
+    tuned = {"source": "train", "checkpoints": [0], "architecture": shape, "start": {"model": model, "step": step}}
+    return changed("models", "tuned", value={**tuned, **settings})
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -107,6 +114,14 @@ def planted_beside(hook: str) -> dict[str, Any]:
         (changed("dictionaries", "sae", "k", value=[4096]), "k 4096 is above the 2048 latents"),
         (changed("dictionaries", "sae", "seeds", value=[1, 1]), "seeds lists a value twice: [1, 1]"),
         (changed("dictionaries", "sae", "gate", value="site"), "gate 'site' belongs to nonlinearity 'jumprelu'"),
+        (started(model="sae"), "models.tuned.start.model: 'sae' is no model that is trained here; expected one of: neox, untrained"),
+        (started(step=3), "models.tuned.start.step: step 3 of neox was never saved; saved steps are 0, 1, 2"),
+        (started(architecture={"layers": 3}), "models.tuned.start: the architecture of tuned is not that of neox"),
+        (started(model="tuned", step=0), "models.tuned.start.model: tuned would start from itself"),
+        (
+            changed("models", "neox", "training", value={"documents": [0.5, 0.5]}),
+            "models.neox.training.documents: documents go from a share to a larger one, such as [0, 0.5], not [0.5, 0.5]",
+        ),
         (changed("models", "toy", value={**PLANTED, "emergent": 1.5}), "models.toy.emergent: input should be less than or equal to 1"),
         (changed("models", "toy", value={**PLANTED, "dying": 0.5, "rotating": 0.6}), "models.toy: emergent, dying and rotating are shares"),
         (changed("models", "toy", value={**PLANTED, "emergen": 0.6}), "models.toy.emergen: unknown key; did you mean 'emergent'?"),

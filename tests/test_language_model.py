@@ -24,6 +24,7 @@ from ontogeny.language_model.network import new_model
 from ontogeny.language_model.training import (
     TrainingFiles,
     batches,
+    documents_in,
     learning_rate,
     mean_loss,
     new_optimiser,
@@ -37,7 +38,7 @@ STEPS = (0, 1, 2, 25, 60)
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "language_model.py"
 
 
-def model_settings(**training: float | str) -> TrainedModel:
+def model_settings(**training: float | str | tuple[float, float]) -> TrainedModel:
     shape = Architecture(layers=2, d_model=32, heads=2)
     recipe = {"steps": 60, "batch_size": 8, "learning_rate": 1e-2, "warmup_steps": 5, "heldout_tokens": 120}
     return TrainedModel(
@@ -51,6 +52,7 @@ def files(tmp_path: Path) -> TrainingFiles:
         write_contexts(tmp_path / "tokens" / "train.h5", counting_tokens(64, 10, seed=1)),
         write_contexts(tmp_path / "tokens" / "heldout.h5", counting_tokens(20, 10, seed=2)),
         write_tokenizer(tmp_path / "tokenizer"),
+        None,
         tmp_path / "models" / "tiny",
         None,
     )
@@ -286,3 +288,45 @@ def test_the_command_logs_progress_and_says_a_mistake_in_one_line(files: Trainin
     assert done.stderr.startswith("error: ")
     assert "heldout.h5" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_model_starts_from_a_checkpoint_of_another(files: TrainingFiles, tmp_path: Path) -> None:
+    train_language_model(model_settings(), 0, files)
+    tuned = files._replace(start=files.model / "step60", model=tmp_path / "models" / "tuned")
+    train_language_model(model_settings(), 1, tuned)
+    base, first, last = (
+        AutoModelForCausalLM.from_pretrained(folder).state_dict()
+        for folder in (files.model / "step60", tuned.model / "step0", tuned.model / "step60")
+    )
+    assert all(torch.equal(first[name], weight) for name, weight in base.items())
+    assert not torch.equal(last["gpt_neox.embed_in.weight"], base["gpt_neox.embed_in.weight"])
+    heldout = [table(own)[lambda rows: rows.split == "heldout"].set_index("step").loss for own in (files, tuned)]
+    assert heldout[1][0] == heldout[0][60], "on the same heldout text"
+
+
+def test_parts_of_the_documents_that_meet_have_none_in_common_and_leave_none_out(tmp_path: Path) -> None:
+    tokens = read_tokens(write_contexts(tmp_path / "tokens.h5", counting_tokens(30, 10, seed=1)))
+    tokens = tokens._replace(document=np.repeat(np.arange(7, dtype=np.int32), [9, 1, 1, 9, 1, 1, 8]))
+    parts = [documents_in(tokens, part) for part in ((0.0, 0.3), (0.3, 0.5), (0.5, 1.0))]
+    assert (np.sum(parts, axis=0) == 1).all()
+    assert [set(tokens.document[part]) for part in parts] == [{0, 1, 2}, {3}, {4, 5, 6}]
+
+
+def test_a_model_reads_its_documents_alone(files: TrainingFiles, tmp_path: Path) -> None:
+    """Contexts of the first half count upwards, and others downwards: who has read the first half cannot say those."""
+    upwards = counting_tokens(64, 10, seed=1)
+    downwards = np.where(upwards > 0, VOCABULARY - upwards, 0).astype(np.uint16)
+    text = write_contexts(tmp_path / "tokens" / "both.h5", np.concatenate([upwards, downwards]))
+    losses = {}
+    for name, part in (("first", [0.0, 0.5]), ("second", [0.5, 1.0])):
+        own = files._replace(train=text, model=tmp_path / "models" / name)
+        train_language_model(model_settings(documents=tuple(part)), 0, own)
+        losses[name] = table(own)[lambda rows: rows.split == "heldout"].set_index("step").loss[60]
+    assert losses["first"] < 1 < 3 < losses["second"], "heldout text counts upwards"
+
+
+def test_a_part_without_documents_is_refused(files: TrainingFiles) -> None:
+    with pytest.raises(
+        UserError, match=r"models\.tiny\.training\.documents: no context .* of its 64 documents; widen it"
+    ):
+        train_language_model(model_settings(documents=(0.001, 0.002)), 0, files)

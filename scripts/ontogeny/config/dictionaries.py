@@ -44,6 +44,15 @@ class DeadLatents(Settings):
     """Encoder norm of a resampled latent over the mean of the living, for `resample`."""
 
 
+class SharedLatents(Settings):
+    """Designated shared latents: the first latents have one decoder for all sites (Mishra-Sharma et al. 2025)."""
+
+    share: Fraction = 0.0
+    """Share of the latents that are designated, rounded to whole latents."""
+    sparsity: NonNegative = 0.15
+    """Their sparsity coefficient over that of all others; low, so that they take what the sites have in common."""
+
+
 class Recipe(Settings):
     """How a dictionary is built and trained; everything that its runs share."""
 
@@ -65,6 +74,8 @@ class Recipe(Settings):
     """Learning rate of `jumprelu` thresholds as a multiple of `learning_rate`."""
     dead: DeadLatents = DeadLatents()
     """What is done about latents that fall silent."""
+    shared: SharedLatents = SharedLatents()
+    """Latents whose decoder is the same at all sites, as in model diffing."""
     decoder: Literal["free", "unit"] = "free"
     """`unit`: every latent's decoder, all sites together, is kept at norm 1."""
     center: bool = False
@@ -109,6 +120,8 @@ class Recipe(Settings):
             raise ValueError(f"gate 'site' belongs to nonlinearity 'jumprelu', not {self.nonlinearity!r}")
         if self.decoder == "unit" and self.decoder_norm == "search":
             raise ValueError("decoder 'unit' leaves no norm to search; give decoder_norm a number")
+        if self.shared.share and self.dead.policy == "resample":
+            raise ValueError("dead policy 'resample' gives every site another decoder; take 'auxk' with shared latents")
         return self
 
 
@@ -183,6 +196,11 @@ class RunSettings(Recipe):
     """Names of the training shards, in order."""
     rows: Count
     """Rows of all training shards together."""
+
+    @property
+    def shared_latents(self) -> int:
+        """Designated shared latents, the first of all."""
+        return round(self.shared.share * self.latents)
 
     @property
     def sparsity_label(self) -> float:

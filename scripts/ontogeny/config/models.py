@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ontogeny.config.base import Count, NonNegative, Number, Positive, Settings
+from ontogeny.config.base import Count, Name, NonNegative, Number, Positive, Settings
 
 
 def _ascending(steps: tuple[int, ...]) -> tuple[int, ...]:
@@ -47,11 +47,23 @@ class Architecture(Settings):
         return self
 
 
+def _part(part: tuple[float, float]) -> tuple[float, float]:
+    if part[0] >= part[1]:
+        raise ValueError(f"documents go from a share to a larger one, such as [0, 0.5], not {list(part)}")
+    return part
+
+
+Share = Annotated[Number, Field(ge=0, le=1)]
+"""A share from 0 to 1."""
+
+
 class Training(Settings):
     """AdamW on the training contexts, in a seeded order, with linear warm-up and cosine decay."""
 
     steps: Annotated[int, Field(ge=0)] = 1000
     """Optimiser steps; with 0 the model stays as it was drawn."""
+    documents: Annotated[tuple[Share, Share], AfterValidator(_part)] = (0.0, 1.0)
+    """Part of the training documents that the model reads, in the order of the corpus: `[0, 0.5]` is the first half."""
     batch_size: Count = 16
     """Contexts a step."""
     learning_rate: Positive = 1e-3
@@ -72,6 +84,15 @@ class Training(Settings):
     """Steps between two rows of `training.csv`."""
 
 
+class Start(Settings):
+    """A checkpoint of another model that is trained here."""
+
+    model: Name
+    """Name of that model."""
+    step: Annotated[int, Field(ge=0)]
+    """One of its checkpoints."""
+
+
 class TrainedModel(Settings):
     """A model trained by this pipeline on the study's own tokens."""
 
@@ -83,6 +104,9 @@ class TrainedModel(Settings):
     """Shape of the model."""
     training: Training = Training()
     """How it is trained."""
+    start: Start | None = None
+    """Checkpoint of another model whose weights it begins with, with an optimiser and steps of its own; none by
+    default. Both have one architecture."""
     seed: int | None = None
     """Seed of the weights and of the order of contexts; that of the study by default."""
 
@@ -152,10 +176,6 @@ class HubModel(HubSource):
     def _check(self) -> "HubModel":
         _check_steps("revision", self.revision, self.checkpoints)
         return self
-
-
-Share = Annotated[Number, Field(ge=0, le=1)]
-"""A share from 0 to 1."""
 
 
 class PlantedModel(Settings):

@@ -19,6 +19,7 @@ from ontogeny.config.inputs import missing_checkpoint
 from ontogeny.config.interpretation import InterpretationSettings, interpretation_problems
 from ontogeny.config.models import LocalModel, ModelSettings, PlantedModel, TrainedModel
 from ontogeny.config.shapes import model_shape
+from ontogeny.config.starts import start_problems
 from ontogeny.config.superposition import superposition_problems, superposition_sweeps
 from ontogeny.config.texts import corpus_problems, tokenizer_problems
 from ontogeny.sites import Site, shard_name
@@ -90,6 +91,7 @@ class Study(Settings):
         yield from tokenizer_problems(self.tokenizer)
         for name, model in self.models.items():
             yield from _model_problems(f"models.{name}", model)
+        yield from start_problems(self.models)
         for name, dictionary in self.dictionaries.items():
             yield from _dictionary_problems(f"dictionaries.{name}", dictionary, self.models)
             yield from _width_problems(f"dictionaries.{name}", dictionary, self.models)

@@ -22,7 +22,7 @@ def unit_decoder(settings: RunSettings, d_model: int, own: slice = slice(None)) 
 
     Args:
         settings: the run; `tied` gives all sites one draw, of which a smaller dictionary has the beginning;
-            `independent` gives a draw to each site and size.
+            `independent` gives a draw to each site and size, but for shared latents.
         d_model: D.
         own: the sites that are wanted; they get the same directions whatever the others are.
 
@@ -35,6 +35,7 @@ def unit_decoder(settings: RunSettings, d_model: int, own: slice = slice(None)) 
     for first in range(0, settings.latents, LATENTS_AT_A_TIME):
         shape = min(LATENTS_AT_A_TIME, settings.latents - first), 1 if tied else sites, d_model
         draw = torch.from_numpy(random.standard_normal(shape, dtype=np.float32))
+        draw[: max(settings.shared_latents - first, 0)] = draw[: max(settings.shared_latents - first, 0), :1]
         pieces.append(functional.normalize(draw if tied else draw[:, own], dim=-1))
     unit_LSD = torch.cat(pieces)
     return unit_LSD.expand(-1, len(range(*own.indices(sites))), -1).contiguous()

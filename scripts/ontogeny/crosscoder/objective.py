@@ -245,6 +245,10 @@ class Objective:
     def _penalty(self, activity_L: Tensor | None, like: Tensor) -> Tensor:
         if activity_L is None:
             return torch.zeros_like(like)
+        if self.recipe.shared_latents:
+            price_L = torch.ones_like(activity_L)
+            price_L[: self.recipe.shared_latents] = self.recipe.shared.sparsity
+            activity_L = activity_L * price_L
         if self.recipe.penalty == "tanh_quad":
             return tanh_quad(self.ranks.averaged_over_data(activity_L), self.recipe.frequency_scale)
         return activity_L.sum()

@@ -49,6 +49,21 @@ def project_out(gradient_LSD: Tensor, W_dec_LSD: Tensor, ranks: Ranks = ALONE) -
     gradient_LSD.sub_(along_L11 * W_dec_LSD)
 
 
+def tie_sites(gradient_LSD: Tensor, latents: int, sites: int, ranks: Ranks = ALONE) -> None:
+    """Give the first latents, in place, the mean over all sites of their gradient.
+
+    It is the gradient's projection on decoders that are the same at all sites: decoders that are equal stay so, to the
+    bit, since Adam treats entries with equal gradients and moments alike.
+
+    Args:
+        gradient_LSD: gradient of the decoder at the sites of this process (shape: [L, S, D]).
+        latents: how many latents are shared.
+        sites: sites of all processes together.
+        ranks: the processes, each of which has some of the sites.
+    """
+    gradient_LSD[:latents] = ranks.sum_over_sites(gradient_LSD[:latents].sum(1, keepdim=True)) / sites
+
+
 def restore_unit_norm(W_dec_LSD: Tensor, ranks: Ranks = ALONE) -> None:
     """Scale each latent's decoder, all sites of all processes together, to norm 1, in place."""
     W_dec_LSD.div_(ranks.norm_over_sites(torch.linalg.vector_norm(W_dec_LSD, dim=(1, 2), keepdim=True)))

@@ -14,7 +14,14 @@ from ontogeny.crosscoder.loss import squared_error
 from ontogeny.crosscoder.model import Crosscoder
 from ontogeny.crosscoder.nonlinearity import firing_above
 from ontogeny.crosscoder.objective import Objective, Terms
-from ontogeny.crosscoder.optimisation import FusedAdam, project_out, restore_unit_norm, share_gradients, whole_norm
+from ontogeny.crosscoder.optimisation import (
+    FusedAdam,
+    project_out,
+    restore_unit_norm,
+    share_gradients,
+    tie_sites,
+    whole_norm,
+)
 from ontogeny.crosscoder.parallel import ALONE, Ranks
 from ontogeny.crosscoder.schedule import learning_rate_factor, sparsity_factor
 
@@ -222,6 +229,8 @@ class Stepper:
         """Change the parameters by their gradients, unless this step or one before it was faulty."""
         W_dec = self.crosscoder.W_dec
         share_gradients(self.parameters, self.alike, self.ranks)
+        if self.settings.shared_latents and W_dec.grad is not None:
+            tie_sites(W_dec.grad, self.settings.shared_latents, len(self.settings.sites), self.ranks)
         if self.settings.decoder == "unit" and W_dec.grad is not None:
             project_out(W_dec.grad, W_dec, self.ranks)
         norm, loss = whole_norm(self.parameters, self.alike, loss, self.ranks)

@@ -241,6 +241,7 @@ def write_run(
         "sparsity": settings.sparsity_label,
         "coefficient": settings.sparsity,
         "seed": settings.seed,
+        "shared_latents": settings.shared_latents,
         "tokens": steps * settings.batch_size,
         "study": None,
         **provenance(study),

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from ontogeny.errors import UserError
+from ontogeny.language_model.pretrained import pretrained_model
 from ontogeny.onednn import OneDNNLinear
 
 ATTENTION_MAPS = ("hook_attn_scores", "hook_pattern")
@@ -38,7 +37,7 @@ def load_model(folder: Path, precision: str = "float32") -> TransformerBridge:
         UserError: the folder holds no model, or not all of its weights.
     """
     dtype = getattr(torch, precision)
-    model = _pretrained(folder, dtype)
+    model = pretrained_model(folder, dtype)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
@@ -152,24 +151,6 @@ def logits(model: TransformerBridge, tokens_BT: Tensor) -> Tensor:
         Logits of the token that follows each position, (B, T, V), on the model's device.
     """
     return _forward(model, tokens_BT)
-
-
-def _pretrained(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: there is no model here (no config.json); expected the folder of a checkpoint")
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True, output_loading_info=True
-        )
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder}: its weights cannot be read ({error}); make the checkpoint again") from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise UserError(
-            f"{folder}: {len(missing)} weights are missing, such as {missing[0]}; make the checkpoint again"
-        )
-    return model
 
 
 def _forward(model: TransformerBridge, tokens_BT: Tensor, **options: int) -> Tensor:

@@ -22,6 +22,7 @@ from ontogeny.files import write_csv
 from ontogeny.language_model.checkpoint import new_checkpoint
 from ontogeny.language_model.loss import linear_cross_entropy
 from ontogeny.language_model.network import new_model
+from ontogeny.language_model.pretrained import pretrained_model
 from ontogeny.onednn import OneDNNLinear, matmul_transposed
 from ontogeny.randomness import generator
 from ontogeny.tensors import system_errors
@@ -43,6 +44,8 @@ class TrainingFiles(NamedTuple):
     """Tokens that the loss is measured on."""
     tokenizer: Path
     """`tokenizer.json` of the study's tokenizer."""
+    start: Path | None
+    """Folder of the checkpoint that training starts from, or None for new weights."""
     model: Path
     """Folder that gets `step<k>/` for every checkpoint, and `training.csv`."""
     study: Path | None
@@ -80,11 +83,9 @@ def train_language_model(settings: TrainedModel, seed: int, files: TrainingFiles
         UserError: tokens that no model can be trained on, a loss that is not finite, or a full disk.
     """
     recipe, train, heldout = settings.training, _read(files.train), _read(files.heldout)
-    model = new_model(settings.architecture, train.vocab_size, train.tokens.shape[1], train.bos_id, seed)
-    if torch.cuda.is_available():
-        model.cuda()
+    model = _first_model(settings, train, files.start, seed)
     optimiser = new_optimiser(model, recipe)
-    order = batches(np.flatnonzero(train.length > 1), recipe.batch_size, seed)
+    order = batches(_contexts(train, recipe.documents, files), recipe.batch_size, seed)
     measured = spaced(heldout, recipe.heldout_tokens)
     history, trained, since = list[Row](), 0, list[tuple[float, int]]()
     for step in progress(range(recipe.steps + 1), recipe.steps, "steps", lambda step: min(step, 1)):
@@ -106,6 +107,42 @@ def train_language_model(settings: TrainedModel, seed: int, files: TrainingFiles
             log.info("step %d: heldout loss %.4f", step, loss)
     write_csv(files.model / "training.csv", pd.DataFrame(history, columns=Row._fields))
     return {"steps": recipe.steps, "tokens": trained}
+
+
+def _first_model(settings: TrainedModel, tokens: Tokens, start: Path | None, seed: int) -> GPTNeoXForCausalLM:
+    """Make a model with new weights, or with those of a checkpoint that was trained on tokens of the same kind."""
+    context_length = tokens.tokens.shape[1]
+    if start is None:
+        model = new_model(settings.architecture, tokens.vocab_size, context_length, tokens.bos_id, seed)
+    else:
+        model = pretrained_model(start, torch.float32)
+    return model.cuda() if torch.cuda.is_available() else model
+
+
+def _contexts(tokens: Tokens, documents: tuple[float, float], files: TrainingFiles) -> NDArray[np.int64]:
+    """Number the contexts of a part of the documents that have a token to predict."""
+    chosen = np.flatnonzero((tokens.length > 1) & documents_in(tokens, documents))
+    if not len(chosen):
+        raise UserError(
+            f"models.{files.model.name}.training.documents: no context of {files.train} is in the part "
+            f"{list(documents)} of its {int(tokens.document.max()) + 1} documents; widen it"
+        )
+    return chosen
+
+
+def documents_in(tokens: Tokens, part: tuple[float, float]) -> NDArray[np.bool_]:
+    """Tell which contexts are of documents in a part of the split: parts that meet have no document in common.
+
+    Args:
+        tokens: the split; its documents are counted as far as it holds any of their tokens.
+        part: from which share of the documents to which, in order.
+
+    Returns:
+        (shape: [contexts]).
+    """
+    first, last = np.ceil(np.array(part) * (int(tokens.document.max()) + 1))
+    chosen: NDArray[np.bool_] = (tokens.document >= first) & (tokens.document < last)
+    return chosen
 
 
 def train_step(
