@@ -15,7 +15,12 @@ os.environ.update(
 
 from ontogeny.code_hash import code_hash, hash_of_files
 from ontogeny.config.activations import HarvestSettings
-from ontogeny.config.comparison import compared_runs, dictionaries_drawn
+from ontogeny.config.comparison import (
+    compared_runs,
+    dictionaries_drawn,
+    dictionaries_of_layers,
+    dictionaries_of_two_models,
+)
 from ontogeny.config.database import EMBEDDED
 from ontogeny.config.inputs import model_files
 from ontogeny.config.interpretation import WindowSettings, interpreted
@@ -279,6 +284,16 @@ def matching_file(table, dictionary="{other}", run="{other_run}"):
     return f"{STUDY.root}/metrics/{shown}/matching/{dictionary}/{run}/{table}.csv"
 
 
+def losses_of_runs(*dictionaries):
+    """Name the losses of every run of the dictionaries named, of each language model that it spans."""
+    return [
+        file
+        for dictionary in dictionaries
+        for run in STUDY.runs(dictionary)
+        for file in metrics_files(dictionary, run)[1:]
+    ]
+
+
 def of_runs(pattern, *dictionaries):
     """Fill `{dictionary}` and `{run}` of a pattern with every run of the dictionaries named, or of all."""
     return [
@@ -329,10 +344,15 @@ APART, TOGETHER = (
 )
 # Those of which one job measures all runs, with the planted model and the hook of each.
 SUPERPOSED = superposition_sweeps(STUDY)
+OF_TWO_MODELS = dictionaries_of_two_models(STUDY)
+OF_LAYERS = dictionaries_of_layers(STUDY)
 MATCHING_TABLES = ("pairs", "agreement")
 GEOMETRY_TABLES = ("rotation", "classes", "persistence", "dimensionality")
 
 TRAINED = [name for name, model in STUDY.models.items() if model.source == "train"]
+STARTS = {
+    STUDY.models[name].start.model for name in TRAINED if STUDY.models[name].start
+}
 FETCHED = [
     name for name, model in STUDY.models.items() if model.source in ("local", "hub")
 ]

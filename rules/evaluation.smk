@@ -356,6 +356,32 @@ rule feature_types:
         " --activations {params.activations} --shards {params.shards} --tokens {input.tokens} --out {output}"
 
 
+rule model_diff:
+    input:
+        dictionary="<results>/dictionaries/{dictionary}/{run}/crosscoder.safetensors",
+        features="<results>/features/{dictionary}/{run}/features.parquet",
+        shards=lambda wildcards: shard_files(
+            STUDY.sites(wildcards.dictionary), "heldout"
+        ),
+    output:
+        "<results>/metrics/{dictionary}/{run}/model_diff.csv",
+    log:
+        "<logs>/model_diff/{dictionary}/{run}.log",
+    wildcard_constraints:
+        dictionary=one_of(OF_TWO_MODELS),
+    conda:
+        "../envs/gpu.yaml"
+    params:
+        dictionary=subpath(input.dictionary, parent=True),
+        activations=folder("activations"),
+        shards=list(STUDY.shards("heldout")),
+        code=code("model_diff.py"),
+    shell:
+        command("model_diff.py")
+        + " --log {log} --threads {threads} --dictionary {params.dictionary} --features {input.features}"
+        " --activations {params.activations} --shards {params.shards} --out {output}"
+
+
 rule matching:
     input:
         dictionary=f"<results>/dictionaries/{'/'.join(STUDY.featured_run())}/crosscoder.safetensors",

@@ -21,12 +21,7 @@ FIGURES = {
     ),
     "reconstruction": (
         "Reconstruction over training",
-        of_runs(RECONSTRUCTION, FEATURED)
-        + [
-            file
-            for run in STUDY.runs(FEATURED)
-            for file in metrics_files(FEATURED, run)[1:]
-        ],
+        of_runs(RECONSTRUCTION, FEATURED) + losses_of_runs(FEATURED),
     ),
     "decoder_norms": (
         "Features over training",
@@ -43,6 +38,15 @@ FIGURES = {
     "feature_classes": (
         "Features over training",
         [FEATURES, geometry_file("classes", FEATURED, FEATURED_RUN)],
+    ),
+    "model_diff": (
+        "Models and layers",
+        of_runs("<results>/metrics/{dictionary}/{run}/model_diff.csv", *OF_TWO_MODELS)
+        + losses_of_runs(*OF_TWO_MODELS),
+    ),
+    "layers": (
+        "Models and layers",
+        [FEATURES] + of_runs(RECONSTRUCTION, *OF_LAYERS) + losses_of_runs(*OF_LAYERS),
     ),
     "robustness": (
         "Robustness",
@@ -140,7 +144,7 @@ MADE_BEFORE = [
     *(
         f"{STUDY.root}/models/{model}/training.csv"
         for model in TRAINED
-        if model in {site.model for site in STUDY.all_sites()}
+        if model in {site.model for site in STUDY.all_sites()} | STARTS
     ),
     *rows_files("train"),
 ]
@@ -176,7 +180,7 @@ STAGE_FILES = {
     + PROBES
     + [
         table
-        for name in ("attribution", "necessity_sufficiency", "robustness")
+        for name in ("attribution", "necessity_sufficiency", "robustness", "model_diff")
         if name in STUDY.figure_names()
         for table in FIGURES[name][1]
     ]

@@ -32,6 +32,24 @@ def dictionaries_drawn(study: "Study") -> tuple[str, ...]:
     )
 
 
+def dictionaries_of_two_models(study: "Study") -> tuple[str, ...]:
+    """Dictionaries over the sites of the featured one if these are one site of each of two language models."""
+    sites = study.sites(study.featured_run()[0])
+    if len(sites) != 2 or len({site.model for site in sites}) != 2 or study.planted_hooks():
+        return ()
+    return tuple(name for name in study.dictionaries if study.sites(name) == sites)
+
+
+def dictionaries_of_layers(study: "Study") -> tuple[str, ...]:
+    """Dictionaries over the sites of the featured one, or one of them, if these are layers of one language model."""
+    sites = study.sites(study.featured_run()[0])
+    if len(sites) < 2 or len({site.checkpoint for site in sites}) != 1 or study.planted_hooks():
+        return ()
+    return tuple(
+        name for name in study.dictionaries if study.sites(name) == sites or study.sites(name) in [(s,) for s in sites]
+    )
+
+
 def _point(settings: RunSettings) -> tuple[int, int | None, float | None]:
     """Name the point of a sweep that a run stands for, which leaves its seed open."""
     return settings.latents, settings.k, settings.sparsity

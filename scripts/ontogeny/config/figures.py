@@ -103,6 +103,24 @@ class TasksFigure(PageFigure):
     height: Millimetres = 165.0
 
 
+class ModelDiffFigure(PageFigure):
+    """Two models by the features of one crosscoder."""
+
+    height: Millimetres = 108.0
+    """Millimetres."""
+    nu: Annotated[Number, Field(gt=0, le=1)] = 0.5
+    """A feature is of one model alone where both ratios of latent scaling are below, for the counts of the caption."""
+
+
+class LayersFigure(PageFigure):
+    """Features of a crosscoder over the layers of one model, and what patching a layer costs."""
+
+    height: Millimetres = 60.0
+    """Millimetres of the first row of panels."""
+    row: Millimetres = 46.0
+    """Millimetres of each further row, which has a panel for each of six layers."""
+
+
 class RobustnessFigure(PageFigure):
     """Emergence of features in one run against that in others."""
 
@@ -160,6 +178,10 @@ class FiguresSettings(Settings):
     """Decoder norms of a feature sample, rotation of decoders, persistence of features."""
     feature_classes: FeatureClassesFigure = FeatureClassesFigure()
     """Features of each class by tau, and how each class moves over training."""
+    model_diff: ModelDiffFigure = ModelDiffFigure()
+    """Relative decoder norms, cosines, latent scaling and recovered loss of a crosscoder over two models."""
+    layers: LayersFigure = LayersFigure()
+    """Layers that features span, and loss change against L0 at each layer, beside SAEs of single layers."""
     robustness: RobustnessFigure = RobustnessFigure()
     """Emergence steps of matched features in one run against those in others, for `evaluation.matching`."""
     language_model: FigureSettings = FigureSettings()

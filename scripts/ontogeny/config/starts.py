@@ -5,16 +5,12 @@ from collections.abc import Iterator, Mapping
 from ontogeny.config.models import ModelSettings, TrainedModel
 
 
-def starting_models(models: Mapping[str, ModelSettings]) -> dict[str, TrainedModel]:
-    """Find the models that begin with the weights of another, by name."""
-    return {name: model for name, model in models.items() if isinstance(model, TrainedModel) and model.start}
-
-
 def start_problems(models: Mapping[str, ModelSettings]) -> Iterator[str]:
     """Say what is wrong with the models that others start from."""
-    for name, model in starting_models(models).items():
+    for name, model in models.items():
+        if not isinstance(model, TrainedModel) or model.start is None:
+            continue
         where, start = f"models.{name}.start", model.start
-        assert start is not None
         other = models.get(start.model)
         if not isinstance(other, TrainedModel):
             trained = [known for known, model in models.items() if isinstance(model, TrainedModel) and known != name]

@@ -8,10 +8,11 @@ from pydantic import Field, model_validator
 from ontogeny.config.activations import ActivationSettings, RowsSettings
 from ontogeny.config.base import Name, Settings
 from ontogeny.config.browser import BrowserSettings
-from ontogeny.config.comparison import comparison_problems, dictionaries_drawn
+from ontogeny.config.comparison import comparison_problems
 from ontogeny.config.corpus import CorpusSettings, TokenizerSettings, TokensSettings, TrainedTokenizer
 from ontogeny.config.database import DatabaseSettings
 from ontogeny.config.dictionaries import DictionarySettings, Recipe, RunSettings, SiteSelection, SweepSettings
+from ontogeny.config.drawable import drawable_figures
 from ontogeny.config.evaluation import EvaluationSettings
 from ontogeny.config.figures import FiguresSettings
 from ontogeny.config.hooks import hook_problem, hook_width
@@ -20,7 +21,7 @@ from ontogeny.config.interpretation import InterpretationSettings, interpretatio
 from ontogeny.config.models import LocalModel, ModelSettings, PlantedModel, TrainedModel
 from ontogeny.config.shapes import model_shape
 from ontogeny.config.starts import start_problems
-from ontogeny.config.superposition import superposition_problems, superposition_sweeps
+from ontogeny.config.superposition import superposition_problems
 from ontogeny.config.texts import corpus_problems, tokenizer_problems
 from ontogeny.sites import Site, shard_name
 
@@ -185,30 +186,7 @@ class Study(Settings):
 
     def figure_names(self) -> tuple[str, ...]:
         """Figures that the study can draw: some need a model trained here, or a dictionary over several sites."""
-        featured = self.featured_run()[0]
-        sites, swept = self.sites(featured), superposition_sweeps(self)
-        several = len(sites) > 1
-        checkpoints = several and len({(site.model, site.hook) for site in sites}) == 1
-        learning = checkpoints and not isinstance(self.models[sites[0].model], PlantedModel)
-        trained = any(isinstance(model, TrainedModel) and model.training.steps for model in self.models.values())
-        reads_text = not any(isinstance(self.models[site.model], PlantedModel) for site in sites)
-        conditions = {
-            "superposition": bool(swept),
-            "pareto": bool(dictionaries_drawn(self)),
-            "reconstruction": featured not in swept,
-            "decoder_norms": several,
-            "evolution_overview": several,
-            "feature_classes": several,
-            "robustness": bool(self.evaluation.matching.against),
-            "language_model": trained,
-            "two_phases": learning,
-            "norm_as_strength": several,
-            "attribution": reads_text,
-            "necessity_sufficiency": reads_text,
-            "feature_types": several and reads_text,
-            "complexity": learning,
-        }
-        return tuple(name for name, holds in conditions.items() if holds)
+        return drawable_figures(self)
 
     def warmup_steps(self) -> int | None:
         """Steps of warm-up that figures mark: those given, or those of the featured model if it is trained here."""

@@ -1,0 +1,40 @@
+"""Which figures a study can draw."""
+
+from typing import TYPE_CHECKING
+
+from ontogeny.config.comparison import dictionaries_drawn, dictionaries_of_layers, dictionaries_of_two_models
+from ontogeny.config.models import PlantedModel, TrainedModel
+from ontogeny.config.superposition import superposition_sweeps
+
+if TYPE_CHECKING:
+    from ontogeny.config.study import Study
+
+
+def drawable_figures(study: "Study") -> tuple[str, ...]:
+    """Name the figures that a study can draw, by the sites of its featured run and by its models."""
+    featured = study.featured_run()[0]
+    sites, swept = study.sites(featured), superposition_sweeps(study)
+    several = len(sites) > 1
+    checkpoints = several and len({(site.model, site.hook) for site in sites}) == 1
+    learning = checkpoints and not isinstance(study.models[sites[0].model], PlantedModel)
+    trained = any(isinstance(model, TrainedModel) and model.training.steps for model in study.models.values())
+    reads_text = not any(isinstance(study.models[site.model], PlantedModel) for site in sites)
+    conditions = {
+        "superposition": bool(swept),
+        "pareto": bool(dictionaries_drawn(study)),
+        "reconstruction": featured not in swept,
+        "decoder_norms": several,
+        "evolution_overview": several,
+        "feature_classes": several,
+        "model_diff": bool(dictionaries_of_two_models(study)),
+        "layers": bool(dictionaries_of_layers(study)),
+        "robustness": bool(study.evaluation.matching.against),
+        "language_model": trained,
+        "two_phases": learning,
+        "norm_as_strength": several,
+        "attribution": reads_text,
+        "necessity_sufficiency": reads_text,
+        "feature_types": several and reads_text,
+        "complexity": learning,
+    }
+    return tuple(name for name, holds in conditions.items() if holds)
