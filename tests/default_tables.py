@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import axis_tables
 import figure_tables as made_up
 
 
@@ -27,6 +28,8 @@ def default_tables(folder: Path) -> dict[str, list[Path]]:
         "norm_as_strength": [made_up.probes(folder)],
         "feature_types": made_up.types_of(folder, table),
         "complexity": made_up.types_of(folder, table),
+        "model_diff": axis_tables.two_models(folder),
+        "layers": axis_tables.layers(folder / "layers"),
         "attribution": made_up.tasks(folder, "attribution"),
         "necessity_sufficiency": made_up.tasks(folder, "ablations"),
     }

@@ -5,6 +5,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import axis_tables
 import figure_tables as made_up
 import numpy as np
 import pytest
@@ -144,6 +145,18 @@ VARIANTS: dict[str, tuple[str, Callable[[Path], list[Path]], dict[str, Any]]] = 
     "ratings": ("complexity", lambda at: rated_of(at, *made_up.features_of(at)), {}),
     "equal ratings": ("complexity", lambda at: rated_of(at, *made_up.features_of(at), most=1), {}),
     "ratings in many checkpoints": ("complexity", lambda at: rated_of(at, *_many(at)), {}),
+    "many layers": ("layers", lambda at: axis_tables.layers(at, 12), {}),
+    "two layers, one run": ("layers", lambda at: axis_tables.layers(at, 2, (32,)), {}),
+    "layers without SAEs": ("layers", lambda at: axis_tables.layers(at, saes=False), {}),
+    "one dictionary of two models": ("model_diff", lambda at: axis_tables.two_models(at, "crosscoder"), {}),
+    "no feature of one model alone": (
+        "model_diff",
+        lambda at: [
+            axis_tables.model_diff(at, run := made_up.identity("l1", 32), 0),
+            *axis_tables.losses(at, run, axis_tables.MODELS),
+        ],
+        {},
+    ),
     **{name: (name, lambda at, name=name: default_tables(at)[name], {}) for name in FIGURES},  # type: ignore[misc]
 }
 """Studies unlike the default one, and that one: figure, tables, settings."""

@@ -115,10 +115,10 @@ class ModelDiffFigure(PageFigure):
 class LayersFigure(PageFigure):
     """Features of a crosscoder over the layers of one model, and what patching a layer costs."""
 
-    height: Millimetres = 60.0
-    """Millimetres of the first row of panels."""
-    row: Millimetres = 46.0
-    """Millimetres of each further row, which has a panel for each of six layers."""
+    height: Millimetres = 108.0
+    """Millimetres, for up to six layers."""
+    row: Millimetres = 48.0
+    """Millimetres of them for a row of six layers; further layers make further rows."""
 
 
 class RobustnessFigure(PageFigure):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from ontogeny.config.figures import FigureStyle, LayersFigure
 from ontogeny.errors import UserError
@@ -49,6 +49,7 @@ DESCRIPTION = (
 KINDS = {"crosscoder": (CROSSCODERS[0], "o"), "SAE of the layer": (SINGLES[1], "s")}
 """Colour and marker of dictionaries over all layers, and over one."""
 COLUMNS = ["panel", "kind", *RUN, *SITE, "other_hook", "x", "value", "total", "threshold", "tokens"]
+NAMES = [kind.replace(" of", "\nof") for kind in KINDS]
 A_ROW = 6
 """Layers in a row of panels."""
 LEFT, TOP, GUTTER, NARROW = 12.0, 5.5, 13.0, 3.0
@@ -93,8 +94,9 @@ def draw(tables: Sequence[Path], settings: LayersFigure, style: FigureStyle) -> 
     numbers = pd.concat([_of_features(features, sites), _costs(read_metrics(tables[1:]), sites)], ignore_index=True)
     numbers = numbers.reindex(columns=COLUMNS)
     below, depth = -(-len(sites.sites) // A_ROW) * settings.row, sites.depth(style)
-    figure = page(settings.model_copy(update={"height": settings.height + below}))
-    frame = Frame(settings.width, room(KINDS, style), below + depth, settings.height - depth - TOP)
+    above = settings.height - settings.row
+    figure = page(settings.model_copy(update={"height": above + below}))
+    frame = Frame(settings.width, room(NAMES, style), below + depth, above - depth - TOP)
     _draw_features(figure, numbers, sites, frame)
     _draw_costs(figure, numbers[numbers["panel"] == "cost"], sites, frame, settings.row)
     return figure, numbers
@@ -220,11 +222,11 @@ def _draw_costs(figure: Figure, rows: pd.DataFrame, sites: SiteAxis, frame: Fram
 
 def _draw_layer(axis: Axes, rows: pd.DataFrame) -> list[End]:
     ends = []
-    for kind, (colour, marker) in KINDS.items():
+    for (kind, (colour, marker)), name in zip(KINDS.items(), NAMES, strict=True):
         for _, own in rows[rows["kind"] == kind].groupby("dictionary", sort=False):
             axis.plot(own["x"], own["value"], color=colour, marker=marker, markersize=2.5)
             last = own[["x", "value"]].iloc[-1]
-            ends.append(End(float(last["x"]), float(last["value"]), kind.replace(" of", "\nof"), colour))
+            ends.append(End(float(last["x"]), float(last["value"]), name, colour))
     return ends
 
 
@@ -242,6 +244,8 @@ def _limits(axis: Axes, rows: pd.DataFrame) -> None:
     if low > 0:
         axis.set_yscale("log")
         axis.set_ylim(low / 1.3, high * 1.3)
+        axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 50 * low else (1.0,)))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
         axis.yaxis.set_minor_formatter(NullFormatter())
     else:
         axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))

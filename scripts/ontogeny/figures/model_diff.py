@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from ontogeny.config.figures import FigureStyle, ModelDiffFigure
 from ontogeny.errors import UserError
-from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, among, counted, listed, rounded
 from ontogeny.figures.style import (
     CROSSCODERS,
@@ -27,7 +26,7 @@ from ontogeny.figures.style import (
     panel,
     room,
 )  # fmt: skip
-from ontogeny.figures.tables import SITE, read_metrics, read_table, sites_of
+from ontogeny.figures.tables import SITE, read_metrics, read_table
 
 TITLE = "Two models by the features of one crosscoder"
 DESCRIPTION = (
@@ -56,7 +55,7 @@ THRESHOLDS = np.round(np.arange(0, 1.001, 0.05), 2)
 LOWEST, HIGHEST = -0.15, 1.15
 """Ends of the axes of latent scaling."""
 RECOVERED = {"recovered_mean": "mean ablation", "recovered_zero": "zero ablation"}
-LEFT, BOTTOM, TOP, GUTTER, BETWEEN = 11.0, 9.5, 5.5, 12.0, 14.0
+LEFT, BOTTOM, TOP, GUTTER = 11.0, 9.5, 5.5, 14.0
 
 
 def draw(tables: Sequence[Path], settings: ModelDiffFigure, style: FigureStyle) -> tuple[Figure, pd.DataFrame]:
@@ -79,7 +78,6 @@ def draw(tables: Sequence[Path], settings: ModelDiffFigure, style: FigureStyle) 
     numbers = values(tables, settings.nu)
     figure = page(settings)
     looks = _looks(numbers)
-    sites = site_axis(sites_of(numbers))
     right = room(looks, style)
     width = (settings.width - LEFT - 2 * GUTTER - right) / 3
     height = (settings.height - 2 * (BOTTOM + TOP)) / 2
@@ -95,7 +93,7 @@ def draw(tables: Sequence[Path], settings: ModelDiffFigure, style: FigureStyle) 
         elif name == "threshold":
             _draw_thresholds(axis, rows, looks)
         else:
-            _draw_recovered(axis, rows, looks, sites)
+            _draw_recovered(axis, rows, looks, numbers["series"].iloc[0].split(" and "))
         letter(axis, "abcdef"[place])
     return figure, numbers
 
@@ -240,17 +238,18 @@ def _draw_thresholds(axis: Axes, rows: pd.DataFrame, looks: Mapping[str, Look]) 
     axis.set_ylabel("Features of one model alone")
 
 
-def _draw_recovered(axis: Axes, rows: pd.DataFrame, looks: Mapping[str, Look], sites: SiteAxis) -> None:
+def _draw_recovered(axis: Axes, rows: pd.DataFrame, looks: Mapping[str, Look], models: list[str]) -> None:
     ends = []
     for name, look in looks.items():
         own = rows[look.rows.reindex(rows.index)]
         for series, face in (("mean ablation", look.colour), ("zero ablation", "white")):
-            by_site = own[own["series"] == series].set_index(SITE)["value"]
-            y = [float(by_site[tuple(site)]) for site in sites.sites]
-            axis.plot(sites.positions, y, "o", color=look.colour, markerfacecolor=face, linestyle="none")
+            y = own[own["series"] == series].set_index("model")["value"].reindex(models).tolist()
+            axis.plot(range(len(models)), y, "o", color=look.colour, markerfacecolor=face, linestyle="none")
             if series == "mean ablation":
-                ends.append(End(float(sites.positions[-1]), y[-1], name, look.colour))
-    sites.mark(axis)
+                ends.append(End(len(models) - 1, y[-1], name, look.colour))
+    axis.set_xlim(-0.5, len(models) - 0.5)
+    axis.set_xticks(range(len(models)), models)
+    axis.set_xlabel("Model")
     axis.set_ylim(min(0.95 * float(rows["value"].min()), 0.9), 1.005)
     axis.set_ylabel("Loss recovered (share)")
     label_ends(axis, ends)

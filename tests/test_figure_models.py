@@ -1,0 +1,103 @@
+"""What the figures of two models and of layers say is what their tables hold."""
+
+from pathlib import Path
+
+import axis_tables
+import figure_tables as made_up
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from figure_drawing import drawn
+
+from ontogeny.errors import UserError
+from ontogeny.figures.model_diff import owners
+from ontogeny.figures.writer import figure_module
+
+
+def test_features_belong_to_models_by_the_published_bands() -> None:
+    delta = pd.DataFrame({"norm_difference": [0.0, 0.099, 0.1, 0.39, 0.4, 0.5, 0.6, 0.61, 0.9, 0.901, 1.0]})
+    expected = ["B alone"] * 2 + ["other"] * 2 + ["shared"] * 3 + ["other"] * 2 + ["A alone"] * 2
+    assert owners(delta).tolist() == expected
+
+
+def test_model_diff_counts_and_draws_its_tables(tmp_path: Path) -> None:
+    files = axis_tables.two_models(tmp_path)
+    table = pd.read_csv(files[0])
+    figure, numbers = drawn("model_diff", files, nu=0.3)
+    own = numbers[numbers["dictionary"] == "batchtopk"]
+    for panel, column in (("relative", "relative_norm"), ("difference", "norm_difference")):
+        counts = own[own["panel"] == panel]
+        assert counts["value"].sum() == len(table)
+        at = counts.set_index(counts["x"].round(2))["value"]
+        assert at[0.01] == table[column].between(0, 0.02).sum()
+    shared = table[table.relative_norm.between(0.3, 0.7)]
+    assert own.loc[own["panel"] == "cosine", "value"].sum() == len(shared)
+    alone = table[(table.norm_difference > 0.9) | (table.norm_difference < 0.1)]
+    both = (alone.nu_error < 0.3) & (alone.nu_reconstruction < 0.3)
+    below = own[own["panel"] == "threshold"].set_index("x")["value"]
+    assert 0 < below[0.3] == both.sum() < len(alone)
+    assert below.is_monotonic_increasing
+    finding = figure_module("model_diff").caption(numbers).finding
+    a, b = (table.norm_difference > 0.9).sum(), (table.norm_difference < 0.1).sum()
+    of_a, of_b = (both & (alone.norm_difference > 0.9)).sum(), (both & (alone.norm_difference < 0.1)).sum()
+    assert (
+        f"batchtopk: of 600 live features, {a} are of base alone and {b} of tuned alone by Delta, of which {of_a} and "
+        f"{of_b} have both nu below 0.3; {len(shared)} are shared by r; loss recovered 0.96 (base) and 0.92 (tuned)"
+    ) in finding
+    assert finding.startswith("A is base and B is tuned.")
+    assert [axis.get_xlabel() for axis in figure.axes[:2]] == ["Relative norm $r$", "Relative norm Δ"]
+
+
+def test_designated_features_are_in_no_histogram_of_norms(tmp_path: Path) -> None:
+    files = axis_tables.two_models(tmp_path, "l1")
+    table = pd.read_csv(files[0])
+    table.assign(designated=table.feature < 100).to_csv(files[0], index=False)
+    _, numbers = drawn("model_diff", files)
+    assert numbers.loc[numbers["panel"] == "relative", "value"].sum() == len(table) - 100
+    counts = numbers[numbers["panel"] == "counts"].set_index("series")
+    assert counts["value"]["designated"] == 100
+    assert counts["total"]["designated"] == len(table)
+
+
+def test_runs_over_other_models_are_refused(tmp_path: Path) -> None:
+    files = axis_tables.two_models(tmp_path)
+    pd.read_csv(files[0]).assign(model_b="other").to_csv(files[0], index=False)
+    with pytest.raises(UserError, match="runs are over 2 pairs of models"):
+        drawn("model_diff", files)
+    with pytest.raises(UserError, match=r"none is a model_diff\.csv"):
+        drawn("model_diff", [file for file in files if file.stem != "model_diff"])
+
+
+def test_layers_counts_what_features_span(tmp_path: Path) -> None:
+    files = axis_tables.layers(tmp_path)
+    table = pq.read_table(files[0]).to_pandas()
+    norms_LS = np.stack(table.loc[~table.dead, "normalised_norm"])
+    _, numbers = drawn("layers", files)
+    parts = dict(list(numbers.groupby("panel")))
+    for row in parts["span"].itertuples():
+        assert row.value == ((norms_LS > made_up.THRESHOLD).sum(1) == row.x).sum()
+    for site, row in zip(made_up.LAYERS, parts["peak"].itertuples(), strict=False):
+        assert row.hook == site.hook
+        of_peak = norms_LS[norms_LS.argmax(1) == made_up.LAYERS.index(site)]
+        assert row.value == len(of_peak)
+        profile = parts["profile"][parts["profile"]["other_hook"] == site.hook]
+        assert profile["value"].to_numpy() == pytest.approx(of_peak.mean(0))
+
+
+def test_layers_sets_the_cost_of_a_patched_layer_beside_that_of_its_sae(tmp_path: Path) -> None:
+    figure, numbers = drawn("layers", axis_tables.layers(tmp_path, ks=(16, 32)))
+    cost = numbers[numbers["panel"] == "cost"]
+    of_all = cost[cost["kind"] == "crosscoder"].set_index(["point", "hook"])["value"]
+    assert of_all["latents2048-k16", made_up.LAYERS[3].hook] == pytest.approx(4 * 2 / 16)
+    of_one = cost[cost["kind"] == "SAE of the layer"]
+    assert of_one.groupby("hook").size().tolist() == [2] * 6
+    assert of_one["value"].tolist() == pytest.approx([1 / 16, 1 / 32] * 6)
+    titles = [text.get_text() for axis in figure.axes for text in axis.texts if text.get_text().startswith("block")]
+    assert titles == [f"block {block}" for block in range(6)]
+
+
+def test_layers_without_losses_are_refused(tmp_path: Path) -> None:
+    files = [file for file in axis_tables.layers(tmp_path) if not file.stem.startswith("nll")]
+    with pytest.raises(UserError, match="no run has losses, FVU and L0"):
+        drawn("layers", files)
