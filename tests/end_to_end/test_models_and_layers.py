@@ -95,7 +95,7 @@ def test_two_models_are_compared_by_every_dictionary(two_models: Workspace) -> N
     assert (shared.feature < 24).all()
     numbers = pd.read_csv(two_models.folder / "results/model-diff-small/figures/model_diff.csv")
     assert set(numbers[numbers.panel == "recovered"].model) == {"base", "tuned"}
-    assert numbers[(numbers.panel == "recovered") & (numbers.series == "zero ablation")].value.between(0.2, 1).all()
+    assert numbers[(numbers.panel == "recovered") & (numbers.series == "zero ablation")].value.gt(0.2).all()
 
 
 def test_what_a_tuned_model_reads_is_no_matter_of_its_base(two_models: Workspace) -> None:

@@ -96,7 +96,7 @@ def latent_scales(moments: Moments, W_dec_L2D: Tensor) -> LatentScales:
     """
     W_dec_L2D = W_dec_L2D.double()
     norms_L2 = W_dec_L2D.norm(dim=2)
-    d_LD = W_dec_L2D[torch.arange(len(W_dec_L2D)), norms_L2.argmax(1)]
+    d_LD = W_dec_L2D[torch.arange(len(norms_L2), device=norms_L2.device), norms_L2.argmax(1)]
     own_2DL = W_dec_L2D.permute(1, 2, 0) * moments.own_SL[:, None]
     along = [(d_LD.T * y_2DL).sum(1) for y_2DL in (moments.ef_SDL + own_2DL, moments.xf_SDL - moments.ef_SDL)]
     return LatentScales(*(y_2L / (norms_L2.amax(1).square() * moments.ff_L) for y_2L in along))
