@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from ontogeny.colours import shades
 from ontogeny.config.figures import FigureStyle, LayersFigure
 from ontogeny.errors import UserError
 from ontogeny.evaluation.feature_table import Features
-from ontogeny.figures.axes import SiteAxis, site_axis, site_names
+from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, among, counted, listed, rounded
 from ontogeny.figures.norms import features_to_draw, norms_as_drawn
 from ontogeny.figures.style import (
@@ -27,9 +28,9 @@ from ontogeny.figures.style import (
     page,
     panel,
     room,
-    shades,
 )  # fmt: skip
 from ontogeny.figures.tables import RUN, SITE, over_seeds, read_metrics, sites_of
+from ontogeny.site_names import site_names
 from ontogeny.sites import Site
 
 TITLE = "Features and the cost of layers"
