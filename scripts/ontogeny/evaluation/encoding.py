@@ -94,7 +94,7 @@ def encoded_blocks(
     """
     starts = np.cumsum([0, *source_of(activations, crosscoder.sites, shards).rows()])
     total, done = int(starts[-1] if rows is None else min(rows, starts[-1])), 0
-    needed = shards[: np.searchsorted(starts, total)]
+    needed = shards[: int(np.searchsorted(starts, total))]
     for block in progress(
         read_blocks(crosscoder, activations, needed, rows is None), total, "rows", lambda block: len(block.x)
     ):
