@@ -250,7 +250,9 @@ def _draw_recovered(axis: Axes, rows: pd.DataFrame, looks: Mapping[str, Look], m
     axis.set_xlim(-0.5, len(models) - 0.5)
     axis.set_xticks(range(len(models)), models)
     axis.set_xlabel("Model")
-    axis.set_ylim(min(0.95 * float(rows["value"].min()), 0.9), 1.005)
+    axis.axhline(1, color=LIGHT, linewidth=THIN, zorder=0)
+    axis.margins(y=0.1)
+    axis.set_ylim(axis.get_ylim())
     axis.set_ylabel("Loss recovered (share)")
     label_ends(axis, ends)
 
