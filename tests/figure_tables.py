@@ -263,7 +263,7 @@ def tasks(folder: Path, kind: str, sites: tuple[Site, ...] = SITES, measured: tu
     for task in TASKS:
         for site in sites:
             if task not in measured:
-                rows["tasks"].append((*site, task, "logit_difference", np.nan, np.nan, 0.0, 2, 12345))
+                rows["tasks"].append((*site, task, "logit_difference", np.nan, np.nan, 0.0, 2, 12345, 1))
                 continue
             own = float(random.normal(0, 0.005)) + (
                 0.3 * np.log2(max(site.step, 32) / 32) if task == "agreement" else 0
@@ -273,16 +273,16 @@ def tasks(folder: Path, kind: str, sites: tuple[Site, ...] = SITES, measured: tu
                 ("accuracy", 0.6, 0.5),
                 ("without_features", 0.02, 0),
             ):
-                rows["tasks"].append((*site, task, metric, value, 0.02, chance, 64, 34))
+                rows["tasks"].append((*site, task, metric, value, 0.02, chance, 64, 34, 16))
             values = own * np.arange(6, 0, -1) / 10 + random.normal(0, 0.01, 6)
             ranks = (-values).argsort().argsort() + 1
             for feature, rank, value in zip((5, 88, 1203, 2047, 16, 700), ranks, values, strict=True):
-                rows["attribution"].append((*site, task, feature, rank, value, 0.01, value, 64))
+                rows["attribution"].append((*site, task, feature, rank, value, 0.01, value, 64, 16))
             for ranking, share in (("attribution", 1.0), ("activation", 0.4), ("random", 0.1)):
                 for k in (1, 4, 16, 64, 256, 1024):
                     gone = share * np.log10(k) / 4 * own
                     for features_are, value in (("ablated", own - gone), ("kept", gone)):
-                        rows["ablations"].append((*site, task, ranking, features_are, k, value, 0.03, 64))
+                        rows["ablations"].append((*site, task, ranking, features_are, k, value, 0.03, 64, 16))
     run = identity("crosscoder", 32)
     files = []
     for name in ("tasks", kind):

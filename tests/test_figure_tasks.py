@@ -9,8 +9,8 @@ import pytest
 from figure_drawing import drawn, lines, words
 
 from ontogeny.evaluation.tasks import TASKS
-from ontogeny.figures.tasks import DEVIATIONS, above_from, verdict
 from ontogeny.figures.tasks import TASKS as NAMES
+from ontogeny.figures.tasks import above_from, verdict
 
 
 def test_every_task_has_a_name() -> None:
@@ -27,7 +27,8 @@ def test_attribution_draws_the_table(tmp_path: Path) -> None:
         (on_paper,) = [line for line in lines(left) if len(line) == 11]
         np.testing.assert_array_equal(on_paper[:, 1], measured["value"][1:])
         in_table = numbers[(numbers["panel"] == "task") & (numbers["task"] == task)]
-        np.testing.assert_allclose(in_table["high"], measured["value"] + DEVIATIONS * 0.02)
+        np.testing.assert_allclose(in_table["high"], measured["value"] + 2.1314 * 0.02, rtol=1e-4)
+        assert (in_table["groups"] == 16).all(), "15 degrees of freedom"
         assert "chance" in words(left)
         assert any("64 items (34 left out)" in text for text in words(left))
 

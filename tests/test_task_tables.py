@@ -48,6 +48,8 @@ def test_tables_of_a_run(study: Path, tmp_path: Path) -> None:
     assert others["value"].isna().all()
     assert (others["dropped"] > 100).all()
     assert set(others["items"]) == {0}
+    groups = {name: set(table.loc[table["task"] == "induction", "groups"]) for name, table in tables.items()}
+    assert groups == {name: {4} for name in COLUMNS}, "of four items each, which standard errors are over"
     curves = tables["ablations"]
     assert curves.groupby(["step", "ranking", "features"])["k"].apply(list).tolist() == [[1, 4]] * 12
     leading = tables["attribution"]

@@ -27,11 +27,12 @@ FEWEST_GROUPS = 4
 
 PLACE = (*Site._fields, "task")
 COLUMNS = {
-    "tasks": (*PLACE, *Score._fields, "items", "dropped"),
+    "tasks": (*PLACE, *Score._fields, "items", "dropped", "groups"),
     "attribution": (
         *PLACE, "feature", "rank", "integrated_gradients", "standard_error", "activation_x_gradient", "items",
+        "groups",
     ),
-    "ablations": (*PLACE, *Ablation._fields, "items"),
+    "ablations": (*PLACE, *Ablation._fields, "items", "groups"),
 }  # fmt: skip
 """Tables, and their columns after those that name the run."""
 
@@ -73,7 +74,7 @@ def write_task_tables(
     sites = sites_of_model(crosscoder, model, dictionary)
     checkpoints = Checkpoints(models, [site.checkpoint for site in crosscoder.sites])
     tasks = make_tasks(read_tokenizer(tokenizer), settings, context_length)
-    enough = [task for task in tasks if len(set(task.group_B.tolist())) >= FEWEST_GROUPS]
+    enough = [task for task in tasks if _groups(task) >= FEWEST_GROUPS]
     found = list(
         progress(
             measure(crosscoder, checkpoints, sites, enough, settings, 0 if keep_first_position else 1),
@@ -84,7 +85,11 @@ def write_task_tables(
     rows = {
         "tasks": _task_rows(found, [task for task in tasks if task not in enough], sites),
         "attribution": _feature_rows(found, settings.leading),
-        "ablations": [(*_place(part), *ablation, _items(part)) for part in found for ablation in part.ablations],
+        "ablations": [
+            (*_place(part), *ablation, _items(part), _groups(part.task))
+            for part in found
+            for ablation in part.ablations
+        ],
     }
     for name, columns in COLUMNS.items():
         table = pd.DataFrame([(*identity, *row) for row in rows[name]], columns=[*identity._fields, *columns])
@@ -128,16 +133,25 @@ def _items(part: TaskAtSite) -> int:
     return len(part.task.tokens_BT)
 
 
+def _groups(task: Task) -> int:
+    """Count the groups of a task's items, over which standard errors are."""
+    return len(set(task.group_B.tolist()))
+
+
 def _task_rows(
     found: Sequence[TaskAtSite], unmeasured: Sequence[Task], sites: Sequence[Site]
 ) -> list[tuple[object, ...]]:
     """List scores; a task with too few items has its count and no number."""
     rows: list[tuple[object, ...]] = [
-        (*_place(part), *score, _items(part), part.task.dropped) for part in found for score in part.scores
+        (*_place(part), *score, _items(part), part.task.dropped, _groups(part.task))
+        for part in found
+        for score in part.scores
     ]
     nothing = Score("logit_difference", float("nan"), float("nan"), 0.0)
     return rows + [
-        (*site, task.name, *nothing, len(task.tokens_BT), task.dropped) for task in unmeasured for site in sites
+        (*site, task.name, *nothing, len(task.tokens_BT), task.dropped, _groups(task))
+        for task in unmeasured
+        for site in sites
     ]
 
 
@@ -153,5 +167,7 @@ def _feature_rows(found: Sequence[TaskAtSite], leading: int) -> list[tuple[objec
             columns = (part.integrated_gradients_L, part.standard_error_L, part.activation_x_gradient_L)
             for feature in chosen:
                 numbers = [float(column_L[feature]) for column_L in columns]
-                rows.append((*_place(part), feature, int(rank_L[feature]) + 1, *numbers, _items(part)))
+                rows.append(
+                    (*_place(part), feature, int(rank_L[feature]) + 1, *numbers, _items(part), _groups(part.task))
+                )
     return rows

@@ -35,7 +35,7 @@ DESCRIPTION = (
     "a word, gives 0. "
     "(b) Attribution of features to that difference at each site, by integrated gradients from all features ablated "
     "to all present, while bias and error of the dictionary stay; the four features that reach most, with a marker "
-    "where a feature is the first of all. Bands and bars are 95 % intervals over groups of items. "
+    "where a feature is the first of all. Bands and bars are 95 % intervals over groups of items, by Student's t. "
     "Training steps are on a log axis with step 0 in a slot of its own."
 )
 
@@ -43,7 +43,7 @@ LEFT, GUTTER = 13.0, 12.0
 SHOWN = 4
 """Features drawn for each task."""
 DASHES = ("-", "--", "-.", ":")
-DRAWN = ["panel", "task", "feature", *SITE, "value", "low", "high", "leads", "items", "dropped", "chance"]
+DRAWN = ["panel", "task", "feature", *SITE, "value", "low", "high", "leads", "items", "groups", "dropped", "chance"]
 
 
 def draw(tables: Sequence[Path], settings: TasksFigure, style: FigureStyle) -> tuple[Figure, pd.DataFrame]:

@@ -36,7 +36,7 @@ DESCRIPTION = (
     "gradients), by what they add to the site (activation), or by chance among those that fire; each half of the "
     "items is measured with the ranking of the other half. Lines across panels: the model as it is (clean), with no "
     "feature kept (no features), and chance. Shown are the first site from which a task stays above chance, and the "
-    "last site. Bands are 95 % intervals over groups of items."
+    "last site. Bands are 95 % intervals over groups of items, by Student's t."
 )
 
 LEFT, GAP, GUTTER = 13.0, 4.0, 2.0
@@ -47,7 +47,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 """How each ranking is drawn."""
 KINDS = ("ablated", "kept")
-DRAWN = ["task", *SITE, "features", "ranking", "k", "value", "low", "high", "items", "dropped", "chance"]
+DRAWN = ["task", *SITE, "features", "ranking", "k", "value", "low", "high", "items", "groups", "dropped", "chance"]
 
 
 def draw(tables: Sequence[Path], settings: TasksFigure, style: FigureStyle) -> tuple[Figure, pd.DataFrame]:

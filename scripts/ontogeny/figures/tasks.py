@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from ontogeny.config.figures import TasksFigure
 from ontogeny.errors import UserError
 from ontogeny.figures.caption import counted
+from ontogeny.figures.student import student_quantile
 from ontogeny.figures.style import GREY, page, panel
 from ontogeny.figures.tables import SITE, read_table, sites_of
 
@@ -24,14 +25,14 @@ TASKS = {
 }
 """Tasks in order: what they are called, and an example."""
 
-DEVIATIONS = 1.96
-"""Standard errors to either side of a mean in a 95 % interval."""
-
 KINDS = {
-    "tasks": ("dictionary", "run", *SITE, "task", "metric", "value", "standard_error", "chance", "items", "dropped"),
-    "attribution": (*SITE, "task", "feature", "rank", "integrated_gradients", "standard_error"),
-    "ablations": (*SITE, "task", "ranking", "features", "k", "value", "standard_error"),
-}
+    "tasks": (
+        "dictionary", "run", *SITE, "task", "metric", "value", "standard_error", "chance", "items", "dropped",
+        "groups",
+    ),
+    "attribution": (*SITE, "task", "feature", "rank", "integrated_gradients", "standard_error", "groups"),
+    "ablations": (*SITE, "task", "ranking", "features", "k", "value", "standard_error", "groups"),
+}  # fmt: skip
 """Tables, and the columns that are read."""
 
 TOP, HEAD = 10.0, 8.0
@@ -60,8 +61,8 @@ def read_tables(files: Sequence[Path]) -> dict[str, pd.DataFrame]:
 
 
 def with_interval(table: pd.DataFrame, column: str = "value") -> pd.DataFrame:
-    """Name the column `value`, and add its 95 % interval as `low` and `high`."""
-    reach = DEVIATIONS * table["standard_error"]
+    """Name the column `value`, and add its 95 % interval by Student's t over groups of items, as `low` and `high`."""
+    reach = table["standard_error"] * table["groups"].map(lambda groups: student_quantile(int(groups) - 1))
     return table.assign(value=table[column], low=table[column] - reach, high=table[column] + reach)
 
 

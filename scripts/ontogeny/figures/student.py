@@ -1,0 +1,31 @@
+"""Quantiles of Student's t, for intervals over few groups."""
+
+from functools import cache
+
+import numpy as np
+
+
+@cache
+def student_quantile(degrees: int, share: float = 0.95) -> float:
+    """Find how many standard errors to either side of a mean hold a share of Student's distribution.
+
+    The share within t is a finite sum in theta = arctan(t / sqrt(degrees)) (Abramowitz & Stegun 1964, 26.7.3 and
+    26.7.4), which is solved for theta by bisection.
+
+    Args:
+        degrees: degrees of freedom; of a mean over groups, their number - 1.
+        share: the share that is to be held.
+
+    Returns:
+        t, without a unit; not a number below one degree of freedom.
+    """
+    if degrees < 1:
+        return float("nan")
+    odd = degrees % 2
+    order = 2 * np.arange(1, degrees // 2, dtype=np.float64) + odd
+    factors, powers = np.cumprod([1.0, *((order - 1) / order)]), np.array([odd, *order])
+    low, high = 0.0, np.pi / 2
+    while low < (theta := (low + high) / 2) < high:
+        held = np.sin(theta) * (factors * np.cos(theta) ** powers).sum() if degrees > 1 else 0.0
+        low, high = (theta, high) if (2 / np.pi * (theta + held) if odd else held) < share else (low, theta)
+    return float(np.sqrt(degrees) * np.tan(theta))
