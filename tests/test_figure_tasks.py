@@ -45,18 +45,37 @@ def test_necessity_and_sufficiency_draw_the_table(tmp_path: Path) -> None:
     files = made_up.tasks(tmp_path, "ablations")
     figure, numbers = drawn("necessity_sufficiency", files)
     table = pd.read_csv(files[1])
-    assert sorted(numbers["step"].unique()) == [64, 1000], "where agreement gets above chance, and the end"
+    drawn_steps = sorted(numbers.loc[numbers["against_k"], "step"].unique())
+    assert drawn_steps == [64, 1000], "where agreement gets above chance, and the end"
+    key = ["task", "step", "features", "ranking", "k"]
+    both = numbers.dropna(subset="k").merge(table, on=key, suffixes=("", "_measured"))
+    assert len(both) == len(table) == (numbers["ranking"] != "clean").sum() - (numbers["features"] == "all").sum() // 2
+    np.testing.assert_array_equal(both["value"], both["value_measured"])
     for row, task in enumerate(TASKS):
         for column, (step, kind) in enumerate([(64, "ablated"), (64, "kept"), (1000, "ablated"), (1000, "kept")]):
-            axis = figure.axes[4 * row + column]
+            axis = figure.axes[5 * row + column]
             own = table[(table["task"] == task) & (table["step"] == step) & (table["features"] == kind)]
             for line, ranking in zip(axis.lines, ("random", "activation", "attribution"), strict=False):
                 expected = own[own["ranking"] == ranking]
                 np.testing.assert_array_equal(line.get_ydata(), expected["value"])
                 np.testing.assert_allclose(10 ** line.get_xdata(), expected["k"])
-        assert {"attribution", "activation", "random"} <= set(words(axis))
-        assert {"chance", "clean", "no features"} <= set(words(figure.axes[4 * row + 1]))
-        assert len({figure.axes[4 * row + column].get_ylim() for column in range(4)}) == 1
+        assert {"attribution", "activation", "random"} <= set(words(figure.axes[5 * row + 3]))
+        assert {"chance", "clean", "no features"} <= set(words(figure.axes[5 * row + 1]))
+        assert len({figure.axes[5 * row + column].get_ylim() for column in range(5)}) == 1
+
+
+def test_every_checkpoint_is_drawn_with_features_ablated(tmp_path: Path) -> None:
+    files = made_up.tasks(tmp_path, "ablations")
+    figure, _ = drawn("necessity_sufficiency", files)
+    tasks, table = map(pd.read_csv, files)
+    for row, task in enumerate(TASKS):
+        axis = figure.axes[5 * row + 4]
+        on_paper = [line.get_ydata() for line in axis.lines if len(line.get_ydata()) == 11]
+        own = table[(table["task"] == task) & (table["features"] == "ablated") & (table["ranking"] == "attribution")]
+        clean = tasks[(tasks["task"] == task) & (tasks["metric"] == "logit_difference")]
+        expected = [*(own[own["k"] == k] for k in (1, 64, 1024)), clean]
+        np.testing.assert_array_equal(on_paper, [part.sort_values("step")["value"][1:] for part in expected])
+        assert {"k = 1", "k = 64", "k = 1,024", "clean"} <= set(words(axis))
 
 
 def test_tasks_with_too_few_items_are_named_and_not_drawn(tmp_path: Path) -> None:

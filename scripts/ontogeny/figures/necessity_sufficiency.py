@@ -10,7 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from ontogeny.colours import shades
 from ontogeny.config.figures import FigureStyle, TasksFigure
+from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, among, listed, rounded
 from ontogeny.figures.style import CROSSCODERS, GREY, INK, LIGHT, THIN, End, label_ends, room
 from ontogeny.figures.tables import SITE, sites_of
@@ -35,11 +37,12 @@ DESCRIPTION = (
     "are kept, while bias and error of the dictionary stay. Features are ranked by their attribution (integrated "
     "gradients), by what they add to the site (activation), or by chance among those that fire; each half of the "
     "items is measured with the ranking of the other half. Lines across panels: the model as it is (clean), with no "
-    "feature kept (no features), and chance. Shown are the first site from which a task stays above chance, and the "
-    "last site. Bands are 95 % intervals over groups of items, by Student's t."
+    "feature kept (no features), and chance. (a-d) The first site from which a task stays above chance, and the last "
+    "site. (e) Every site, with the first k features by attribution ablated. Bands are 95 % intervals over groups of "
+    "items, by Student's t."
 )
 
-LEFT, GAP, GUTTER = 13.0, 4.0, 2.0
+LEFT, GAP, GUTTER, TOP = 13.0, 3.0, 2.0, 13.0
 LOOKS: dict[str, dict[str, Any]] = {
     "random": {"color": "#8C8C8C", "linestyle": ":", "marker": "^"},
     "activation": {"color": INK, "linestyle": "--", "marker": "s"},
@@ -47,7 +50,10 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 """How each ranking is drawn."""
 KINDS = ("ablated", "kept")
-DRAWN = ["task", *SITE, "features", "ranking", "k", "value", "low", "high", "items", "groups", "dropped", "chance"]
+DRAWN = [
+    *("task", *SITE, "features", "ranking", "k", "value", "low", "high", "against_k"),
+    *("items", "groups", "dropped", "chance"),
+]
 
 
 def draw(tables: Sequence[Path], settings: TasksFigure, style: FigureStyle) -> tuple[Figure, pd.DataFrame]:
@@ -59,41 +65,58 @@ def draw(tables: Sequence[Path], settings: TasksFigure, style: FigureStyle) -> t
         style: what all figures share.
 
     Returns:
-        The figure, and what is drawn: one row per task, site, ranking, kind (`ablated` or `kept`) and k; the rankings
-        `clean` and `no features` are the lines across.
+        The figure, and its numbers: one row per task, site, ranking, kind (`ablated` or `kept`) and k; the rankings
+        `clean` and `no features` are the lines across. `against_k` says whether a site is drawn against k; of other
+        sites the figure shows `clean`, and the least, a middle and the largest k ablated by attribution.
 
     Raises:
         UserError: a table is missing or damaged, or they are of several runs.
     """
     found = read_tables(tables)
     numbers = values(found)
-    sites = sites_of(numbers)
-    columns = [(site, kind) for site in sites for kind in KINDS]
-    middle, right = (room(names, style) for names in (("clean", "no features", "chance"), LOOKS))
-    half = len(columns) // 2
-    width = (settings.width - LEFT - right - middle - GUTTER - GAP * (len(columns) - 2)) / len(columns)
-    lefts = [LEFT + n * (width + GAP) + (n >= half) * (middle + GUTTER - GAP) for n in range(len(columns))]
-    figure, panels = grid(settings, 9.5, lefts, [width] * len(columns))
-    every = scores(found["tasks"], "logit_difference").sort_values(SITE)
-    names = dict(zip(sites_of(every), site_names(sites_of(every)), strict=True))
+    axis = site_axis(sites_of(numbers))
+    shown = sites_of(numbers[numbers["against_k"]])
+    columns = [(site, kind) for site in shown for kind in KINDS]
+    figure, panels = _panels(settings, style, len(columns), axis, numbers)
+    names = dict(zip(axis.sites, site_names(axis.sites), strict=True))
     for task, axes in zip(TASKS, panels, strict=True):
-        rows = numbers[numbers["task"] == task]
-        all_sites = every[every["task"] == task]
-        heading(axes[0], task, all_sites, right_at_the_end(found["tasks"], task), site_names(sites_of(all_sites)))
-        for place, (axis, (site, kind)) in enumerate(zip(axes, columns, strict=True)):
+        rows, is_lowest = numbers[numbers["task"] == task], task == list(TASKS)[-1]
+        clean = rows[rows["ranking"] == "clean"]
+        heading(axes[0], task, clean, right_at_the_end(found["tasks"], task), list(names.values()))
+        for own_axis, (site, kind) in zip(axes, columns, strict=False):
             own = rows[rows[SITE].eq(list(site)).all(axis=1) & rows["features"].isin([kind, "all"])]
-            _draw_panel(axis, own, kind)
-            _share(axis, rows, place, task == list(TASKS)[-1])
-            if task == next(iter(TASKS)):
-                column_title(axis, "abcd"[place], f"k {kind}, {names[site]}")
+            _draw_panel(own_axis, own, kind)
+            _mark_ks(own_axis, rows, is_lowest)
+        _draw_sites(axes[-1], axis, rows, is_lowest)
+        _share(axes, rows)
         axes[0].set_ylabel("Logit difference")
-        _name_levels(axes[half - 1], rows[rows[SITE].eq(list(columns[half - 1][0])).all(axis=1)])
-        _name_curves(axes[-1], rows[rows[SITE].eq(list(sites[-1])).all(axis=1)])
+        half = len(columns) // 2 - 1
+        _name_levels(axes[half], rows[rows[SITE].eq(list(columns[half][0])).all(axis=1)])
+        _name_curves(axes[-2], rows[rows[SITE].eq(list(shown[-1])).all(axis=1)])
+        _name_ks(axes[-1], rows[rows[SITE].eq(list(shown[-1])).all(axis=1)])
+    groups = [names[site] if kind == KINDS[0] else "" for site, kind in columns] + [f"every {axis.noun}"]
+    kinds = [kind for _, kind in columns] + [KINDS[0]]
+    for own_axis, name, kind, group in zip(panels[0], "abcde", kinds, groups, strict=False):
+        column_title(own_axis, name, f"k {kind}", group)
     return figure, numbers
 
 
+def _panels(
+    settings: TasksFigure, style: FigureStyle, curves: int, sites: SiteAxis, numbers: pd.DataFrame
+) -> tuple[Figure, list[list[Axes]]]:
+    """Lay out the panels of curves, in two halves, and one over sites at the right, with room for names after each."""
+    named = ("clean", "no features", "chance"), LOOKS, [f"k = {k:,}" for k in numbers["k"].dropna().unique()]
+    rooms = [room(names, style) + GUTTER for names in named]
+    width = (settings.width - LEFT - sum(rooms) + GUTTER - GAP * (curves - 2)) / (curves + 1)
+    half, lefts = curves // 2, [LEFT]
+    for place in range(1, curves + 1):
+        after = {half: rooms[0], curves: rooms[1]}.get(place, GAP)
+        lefts.append(lefts[-1] + width + after)
+    return grid(settings, max(9.5, sites.depth(style)), lefts, [width] * (curves + 1), TOP)
+
+
 def values(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Choose what is drawn, with the columns `DRAWN`, dictionary and run.
+    """Put the numbers of every site together, with the columns `DRAWN`, dictionary and run.
 
     Args:
         tables: as `read_tables` returns them.
@@ -102,11 +125,16 @@ def values(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     across = [clean.assign(ranking="clean"), scores(tables["tasks"], "without_features").assign(ranking="no features")]
     measured = with_interval(tables["ablations"])
     numbers = pd.concat([*(part.assign(features="all") for part in across), measured], ignore_index=True)
-    shown = pd.DataFrame(shown_sites(clean), columns=SITE)
-    numbers = numbers.reindex(columns=["dictionary", "run", *DRAWN]).merge(shown, on=SITE)
-    by_task = numbers["task"].map({task: place for place, task in enumerate(TASKS)})
-    numbers = numbers.assign(number=by_task).sort_values(["number", *SITE, "features", "ranking", "k"])
-    return numbers.astype({"k": "Int64"}).drop(columns="number").reset_index(drop=True)
+    numbers = numbers.reindex(columns=["dictionary", "run", *DRAWN])
+    order = {site: place for place, site in enumerate(sites_of(clean))}
+    sites = [Site(*site) for site in numbers[SITE].itertuples(index=False)]
+    shown = shown_sites(clean)
+    numbers = numbers.assign(
+        against_k=[site in shown for site in sites],
+        site=[order[site] for site in sites],
+        number=numbers["task"].map({task: place for place, task in enumerate(TASKS)}),
+    ).sort_values(["number", "site", "features", "ranking", "k"])
+    return numbers.astype({"k": "Int64"}).drop(columns=["site", "number"]).reset_index(drop=True)
 
 
 def shown_sites(clean: pd.DataFrame) -> list[Site]:
@@ -138,8 +166,48 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, kind: str) -> None:
         axis.axhline(rows.loc[rows["ranking"] == ranking, "value"].iloc[0], color=colour, linewidth=THIN, zorder=1)
 
 
-def _share(axis: Axes, rows: pd.DataFrame, place: int, is_lowest: bool) -> None:
-    """Give the panels of a row one scale, and name its lines at the right end."""
+def _ablated_by_attribution(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[(rows["features"] == KINDS[0]) & (rows["ranking"] == "attribution")]
+
+
+def _shades(rows: pd.DataFrame) -> dict[int, str]:
+    """Choose the least, a middle and the largest k, with a colour for each, the darker the more features."""
+    every = sorted(rows["k"].dropna().unique())
+    ks = sorted({every[place] for place in (0, len(every) // 2, -1)}) if every else []
+    return dict(zip(ks, shades(LOOKS["attribution"]["color"], len(ks)), strict=True))
+
+
+def _draw_sites(axis: Axes, sites: SiteAxis, rows: pd.DataFrame, is_lowest: bool) -> None:
+    """Draw the model without the first k features, for some k, and as it is, over all sites."""
+    sites.mark(axis)
+    if not is_lowest:
+        axis.set_xlabel("")
+        axis.tick_params(labelbottom=False)
+    if rows["value"].isna().all():
+        nothing_to_draw(axis)
+        return
+    axis.axhline(0, color=LIGHT, linewidth=THIN, zorder=0)
+    curves = _ablated_by_attribution(rows)
+    for k, colour in _shades(rows).items():
+        sites.line(axis, curves.loc[curves["k"] == k, "value"], {"color": colour})
+    sites.line(axis, rows.loc[rows["ranking"] == "clean", "value"], {"color": INK, "linewidth": THIN})
+
+
+def _share(axes: Sequence[Axes], rows: pd.DataFrame) -> None:
+    """Give the panels of a row one scale."""
+    if rows["value"].isna().all():
+        return
+    curves, lines = rows[rows["against_k"]], [_ablated_by_attribution(rows), rows[rows["ranking"] == "clean"]]
+    ends = np.concatenate([curves[["low", "high"]].to_numpy().ravel(), *(part["value"] for part in lines), [0.0]])
+    low, high = np.nanmin(ends), np.nanmax(ends)
+    for place, axis in enumerate(axes):
+        axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        axis.locator_params(axis="y", nbins=4)
+        axis.tick_params(labelleft=not place)
+
+
+def _mark_ks(axis: Axes, rows: pd.DataFrame, is_lowest: bool) -> None:
+    """Give a panel its axis of k."""
     if rows["value"].isna().all():
         axis.set_xticks([])
         return
@@ -152,11 +220,6 @@ def _share(axis: Axes, rows: pd.DataFrame, place: int, is_lowest: bool) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
     if is_lowest:
         axis.set_xlabel("Features, k")
-    low, high = min(rows["low"].min(), 0), max(rows["high"].max(), 0)
-    axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    axis.locator_params(axis="y", nbins=4)
-    if place:
-        axis.tick_params(labelleft=False)
 
 
 def _name_levels(axis: Axes, rows: pd.DataFrame) -> None:
@@ -175,6 +238,15 @@ def _name_curves(axis: Axes, rows: pd.DataFrame) -> None:
     if len(last):
         x = axis.get_xlim()[1]
         label_ends(axis, [End(x, last["value"][name], name, str(look["color"])) for name, look in LOOKS.items()])
+
+
+def _name_ks(axis: Axes, rows: pd.DataFrame) -> None:
+    """Name the lines of the panel over sites."""
+    last = _ablated_by_attribution(rows).set_index("k")["value"]
+    if len(last):
+        x, clean = axis.get_xlim()[1], rows.loc[rows["ranking"] == "clean", "value"].iloc[0]
+        ends = [End(x, last[k], f"k = {k:,}", colour) for k, colour in _shades(rows).items()]
+        label_ends(axis, [End(x, clean, "clean", INK), *ends])
 
 
 def caption(numbers: pd.DataFrame) -> Caption:

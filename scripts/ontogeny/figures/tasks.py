@@ -118,30 +118,30 @@ def heading(axis: Axes, task: str, rows: pd.DataFrame, right: float, names: Sequ
     axis.annotate(f"{example}; {facts}{share}", (1, 0), (5, 1.4), xycoords=title, color=GREY, fontsize="small", **look)
 
 
-def column_title(axis: Axes, letter: str, text: str) -> None:
-    """Write above the heading of the first row what the panels of a column show."""
-    for words, left, weight in ((letter, 0, "bold"), (text, 9, "normal")):
+def column_title(axis: Axes, letter: str, text: str, group: str = "") -> None:
+    """Write above the heading of the first row what the panels of a column show, and above that what a group shows."""
+    for words, left, up, weight in ((letter, 0, 17, "bold"), (text, 9, 17, "normal"), (group, 0, 27, "normal")):
         axis.annotate(
-            words, (0, 1), (left, 17), xycoords="axes fraction", textcoords="offset points", fontweight=weight
+            words, (0, 1), (left, up), xycoords="axes fraction", textcoords="offset points", fontweight=weight
         )
 
 
 def nothing_to_draw(axis: Axes) -> None:
     """Say in an empty panel that a task has too few items."""
     axis.text(
-        0.5, 0.5, "too few items:\nwords are no single tokens", transform=axis.transAxes, color=GREY,
+        0.5, 0.5, "too few items:\nwords are no\nsingle tokens", transform=axis.transAxes, color=GREY,
         fontsize="small", ha="center", va="center",
     )  # fmt: skip
     axis.set_yticks([])
 
 
 def grid(
-    settings: TasksFigure, bottom: float, lefts: Sequence[float], widths: Sequence[float]
+    settings: TasksFigure, bottom: float, lefts: Sequence[float], widths: Sequence[float], top: float = TOP
 ) -> tuple[Figure, list[list[Axes]]]:
-    """Lay out a row of panels for each task, with a heading above each row."""
+    """Lay out a row of panels for each task, with a heading above each row, and `top` millimetres above the first."""
     figure = page(settings)
     rows = len(TASKS)
-    height = (settings.height - bottom - TOP - (rows - 1) * HEAD) / rows
+    height = (settings.height - bottom - top - (rows - 1) * HEAD) / rows
     return figure, [
         [
             panel(figure, left, bottom + (rows - 1 - row) * (height + HEAD), width, height)
