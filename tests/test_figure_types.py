@@ -152,6 +152,18 @@ def test_without_ratings_the_figure_says_nothing_of_them(tables: list[Path], tmp
     assert "rated" not in str(figure_module("complexity").caption(alone))
 
 
+def test_where_nothing_was_rated_the_contexts_are_drawn_and_it_is_said(tables: list[Path], tmp_path: Path) -> None:
+    _, alone = drawn("complexity", tables, resamples=20, permutations=9)
+    rated = [*tables, rated_of(tmp_path, made_up.features(tmp_path, made_up.norms(400)), unrated=1)[2]]
+    figure, numbers = drawn("complexity", rated, resamples=20, permutations=9)
+    assert len(figure.axes) == 2
+    pd.testing.assert_frame_equal(alone, numbers.loc[numbers.index < len(alone), alone.columns])
+    assert numbers.loc[numbers["panel"] == "scores", "features"].tolist() == [0, 0]
+    said = figure_module("complexity").caption(numbers)
+    assert "Of no feature could an answer of judge-1 be read: (c, d) are left out." in said.finding
+    assert RATED not in said.description
+
+
 def test_features_that_no_longer_fire_are_left_out(tables: list[Path], tmp_path: Path) -> None:
     read = pq.read_table(tables[0])
     frame = read.to_pandas()
@@ -210,11 +222,6 @@ MISTAKES: dict[str, tuple[str, Callable[[Path], list[Path]], str]] = {
             _labelled(rated_of(at, *made_up.features_of(at))[2], {}),
         ],
         "interpretations.parquet: 'dictionary' is missing; run the rule 'interpretation' again",
-    ),
-    "no rating": (
-        "complexity",
-        lambda at: rated_of(at, *made_up.features_of(at), unrated=1),
-        "no feature that fires was rated; its column 'problem' says why",
     ),
     "ratings that are not there": (
         "complexity",

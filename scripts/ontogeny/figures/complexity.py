@@ -28,8 +28,9 @@ TITLE = "Context and emergence"
 DESCRIPTION = (
     "Emergence step of features, the first checkpoint where the decoder norm over its maximum is above tau, against "
     "the context that they need: the fewest last tokens, of 1, 2, 4 and so on, that restore the activation of a top "
-    "sample, in the median of its samples. A context that is cut keeps BOS in front, and positions start anew. The "
-    "features are a sample with equal numbers of both classes as far as there are. "
+    "sample, in the median of its samples. A sample needs at most the tokens from the start of its context on, however "
+    "much its feature could use. A context that is cut keeps BOS in front, and positions start anew. The features are "
+    "a sample with equal numbers of both classes as far as there are. "
     "(a) Circles: areas are numbers of features; bars: median of the features that emerge at a step, whose number is "
     "above where there is room. "
     "(b) Spearman's correlation of both by tau, with a 95 % interval from draws of features with replacement; the line "
@@ -87,7 +88,7 @@ def draw(tables: Sequence[Path], settings: ComplexityFigure, style: FigureStyle)
         The figure, and what is drawn: panel `features` has a row for each step and context, with how many `features`
         there are; `median` one for each step, its context in `value`; `correlation` the statistics `spearman` and
         `pearson` at the study's tau, with p, and `spearman` at others. Panels whose names begin with `rating` are the
-        same of ratings; `scores` has the median of each test of the explanations, with its quartiles.
+        same of ratings, where there are any; `scores` has the median of each test of the explanations, with quartiles.
 
     Raises:
         UserError: a table is missing, damaged or of another run, or sites are no checkpoints of one model at one hook.
@@ -99,7 +100,7 @@ def draw(tables: Sequence[Path], settings: ComplexityFigure, style: FigureStyle)
         )
     rated = read_rated(tables[0], tables[2]) if len(tables) > 2 else None
     numbers = values(features, settings, rated)
-    rows = [CONTEXT] if rated is None else [CONTEXT, RATING]
+    rows = [CONTEXT] if rated is None or not rated.any else [CONTEXT, RATING]
     figure = page(settings.model_copy(update={"height": settings.height * len(rows)}))
     bottom = site_axis(features.sites).depth(style)
     width, height = settings.width - LEFT - RIGHT - GUTTER, settings.height - bottom - TOP
@@ -130,7 +131,8 @@ def values(features: Features, settings: ComplexityFigure, rated: Rated | None =
     columns = COLUMNS
     if rated is not None:
         columns = [*COLUMNS, *RATED_COLUMNS]
-        parts += _measured(rated.features, rated.features.table["complexity"], RATING, settings)
+        if rated.any:
+            parts += _measured(rated.features, rated.features.table["complexity"], RATING, settings)
         parts += [_score(name, rated.features.table[name]) for name in ("detection", "fuzzing")]
     numbers = pd.concat(parts, ignore_index=True)
     for name in ("dictionary", "run"):
@@ -257,6 +259,8 @@ def caption(numbers: pd.DataFrame) -> Caption:
         ]
         finding += f" Of {total} rated by {first['judge']}, {_correlated(rated, RATING)}"
         finding += f" Medians of the scores: {listed(medians)}." if medians else " Its explanations were not tested."
+    elif "judge" in numbers:
+        finding += f" Of no feature could an answer of {first['judge']} be read: (c, d) are left out."
     run, tokens = f"run {first['run']} of {first['dictionary']}", counted(int(first["rows"]), "heldout row")
     return Caption(TITLE, description, finding, run, tokens)
 

@@ -28,7 +28,7 @@ DESCRIPTION = (
     "or the previous token, explains at least a given share of the activation's variance on heldout rows; a copy of "
     "random tokens excites the feature more than the tokens themselves and than the same tokens after other ones do "
     "(induction); its top samples need at least a given number of tokens to restore the activation "
-    "(context-sensitive). Training steps are "
+    "(context-sensitive), where a sample needs at most the tokens from the start of its context on. Training steps are "
     "on a log axis with step 0 in a slot of its own."
 )
 

@@ -14,19 +14,24 @@ COLUMNS = ["feature", "complexity", "detection", "fuzzing"]
 
 
 class Rated(NamedTuple):
-    """Features that a language model has rated."""
+    """Features that a language model was asked to rate."""
 
     features: Features
     """The features, with `COLUMNS` in their table too."""
     judge: str
     """Name of that model."""
 
+    @property
+    def any(self) -> bool:
+        """Whether there is a feature whose answer could be read."""
+        return bool(self.features.table["complexity"].notna().any())
+
 
 def read_rated(features: Path, interpretations: Path) -> Rated:
     """Read the features of a run over several sites that a language model was asked about.
 
     Raises:
-        UserError: a table is missing or damaged, they are of different runs, or no feature was rated.
+        UserError: a table is missing or damaged, or they are of different runs.
     """
     drawn, file = features_to_draw(features), interpretations
     try:
@@ -43,7 +48,5 @@ def read_rated(features: Path, interpretations: Path) -> Rated:
     if any(labels[name] != drawn.labels[name] for name in ("dictionary", "run", "sites")):
         raise UserError(f"{file}: it is of another run than the features; run the rule 'interpretation' again")
     table = drawn.table.reset_index(names="place").merge(read.select(COLUMNS).to_pandas(), on="feature")
-    if table["complexity"].isna().all():
-        raise UserError(f"{file}: no feature that fires was rated; its column 'problem' says why")
     kept = drawn._replace(table=table.drop(columns="place"), norms=drawn.norms[table["place"]])
     return Rated(kept, labels["model"])
