@@ -277,7 +277,7 @@ def tasks(folder: Path, kind: str, sites: tuple[Site, ...] = SITES, measured: tu
             values = own * np.arange(6, 0, -1) / 10 + random.normal(0, 0.01, 6)
             ranks = (-values).argsort().argsort() + 1
             for feature, rank, value in zip((5, 88, 1203, 2047, 16, 700), ranks, values, strict=True):
-                rows["attribution"].append((*site, task, feature, rank, value, 0.01, value, 64, 16))
+                rows["attribution"].append((*site, task, feature, rank, value, 0.01, 0.7 * value, 64, 16))
             for ranking, share in (("attribution", 1.0), ("activation", 0.4), ("random", 0.1)):
                 for k in (1, 4, 16, 64, 256, 1024):
                     gone = share * np.log10(k) / 4 * own

@@ -35,6 +35,8 @@ def test_attribution_draws_the_table(tmp_path: Path) -> None:
         own = features[features["task"] == task]
         best = set(own.groupby("feature")["integrated_gradients"].max().nlargest(4).index)
         assert {f"#{feature}" for feature in best} <= set(words(right))
+        in_table = numbers[(numbers["panel"] == "features") & (numbers["task"] == task)]
+        np.testing.assert_allclose(in_table["activation_x_gradient"], 0.7 * in_table["value"])
         leading = np.concatenate([line for line in lines(right) if len(line)])
         assert sorted(leading[:, 1]) == sorted(
             own.loc[(own["rank"] == 1) & own["feature"].isin(best), "integrated_gradients"]

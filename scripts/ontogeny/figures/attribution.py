@@ -35,7 +35,8 @@ DESCRIPTION = (
     "a word, gives 0. "
     "(b) Attribution of features to that difference at each site, by integrated gradients from all features ablated "
     "to all present, while bias and error of the dictionary stay; the four features that reach most, with a marker "
-    "where a feature is the first of all. Bands and bars are 95 % intervals over groups of items, by Student's t. "
+    "where a feature is the first of all. They are chosen on the very items that their intervals are over, which "
+    "favours features that did well by chance. Bands and bars are 95 % intervals over groups of items, by Student's t. "
     "Training steps are on a log axis with step 0 in a slot of its own."
 )
 
@@ -43,7 +44,10 @@ LEFT, GUTTER = 13.0, 12.0
 SHOWN = 4
 """Features drawn for each task."""
 DASHES = ("-", "--", "-.", ":")
-DRAWN = ["panel", "task", "feature", *SITE, "value", "low", "high", "leads", "items", "groups", "dropped", "chance"]
+DRAWN = [
+    *("panel", "task", "feature", *SITE, "value", "low", "high", "activation_x_gradient"),
+    *("leads", "items", "groups", "dropped", "chance"),
+]
 
 
 def draw(tables: Sequence[Path], settings: TasksFigure, style: FigureStyle) -> tuple[Figure, pd.DataFrame]:
@@ -55,7 +59,9 @@ def draw(tables: Sequence[Path], settings: TasksFigure, style: FigureStyle) -> t
         style: what all figures share.
 
     Returns:
-        The figure, and what is drawn: one row per panel (`task`, `accuracy`, `features`), task, feature and site.
+        The figure, and what is drawn: one row per panel (`task`, `accuracy`, `features`), task, feature and site. The
+        `value` of features is their integrated gradient; the first-order attribution by `activation_x_gradient` stands
+        beside it and is not drawn.
 
     Raises:
         UserError: a table is missing or damaged, or they are of several runs.

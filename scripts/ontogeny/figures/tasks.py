@@ -30,7 +30,9 @@ KINDS = {
         "dictionary", "run", *SITE, "task", "metric", "value", "standard_error", "chance", "items", "dropped",
         "groups",
     ),
-    "attribution": (*SITE, "task", "feature", "rank", "integrated_gradients", "standard_error", "groups"),
+    "attribution": (
+        *SITE, "task", "feature", "rank", "integrated_gradients", "standard_error", "activation_x_gradient", "groups",
+    ),
     "ablations": (*SITE, "task", "ranking", "features", "k", "value", "standard_error", "groups"),
 }  # fmt: skip
 """Tables, and the columns that are read."""
