@@ -18,6 +18,7 @@ from ontogeny.errors import UserError
 from ontogeny.interpretation.cache import Answer, Cache
 from ontogeny.interpretation.prompts import (
     DETECT,
+    FUZZ,
     MalformedAnswerError,
     Window,
     decision_messages,
@@ -296,6 +297,25 @@ def test_marks_and_line_breaks_are_unmistakable() -> None:
     assert windows_in(question) == ['a<< b\n>>c<<">>']
     assert r'1: "a<< b\n>>c<<\">>"' in question
     assert r"like this: \"said" not in question
+
+
+@pytest.mark.parametrize(
+    ("text", "marks"),
+    [
+        ("x = 1", ("<<", ">>")),
+        ("cout << x", ("[[", "]]")),
+        ("a > b", ("[[", "]]")),
+        ("x[0] < 1", ("{{", "}}")),
+        ("{x[0]} < 1", ("\u00ab", "\u00bb")),
+        ("\u00ab{x[0]}\u00bb <<< 1 > 0", ("<<<<", ">>>>")),
+    ],
+)
+def test_marks_are_signs_that_no_window_has(text: str, marks: tuple[str, str]) -> None:
+    windows = [Window(("one", " two"), (False, True)), Window((text, " end"), (False, True))]
+    for messages in (explanation_messages(windows), decision_messages(FUZZ, "so", windows)):
+        question = messages[1]["content"]
+        assert f"stand between {marks[0]} and {marks[1]}" in " ".join(question.split())
+        assert windows_in(question) == [f"one{marks[0]} two{marks[1]}", f"{text}{marks[0]} end{marks[1]}"]
 
 
 def test_a_cache_gives_back_what_it_was_given(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Windows of text for a language model: true ones, silent ones and marks, against activations read in full."""
 
 import json
+from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import hand_made
@@ -18,9 +20,10 @@ from ontogeny.errors import UserError
 from ontogeny.evaluation.encoding import encoded_blocks, load_dictionary
 from ontogeny.evaluation.features import write_features
 from ontogeny.evaluation.token_shares import RowFirings
+from ontogeny.interpretation.marking import marks, run_lengths, wrong_marks
 from ontogeny.interpretation.ratings import write_interpretations
 from ontogeny.interpretation.window_table import write_windows
-from ontogeny.interpretation.windows import choose_windows, cut_windows, strongest_firings
+from ontogeny.interpretation.windows import Chosen, choose_windows, cut_windows, strongest_firings
 
 SHARD = "heldout-00000"
 TESTS = WindowSettings(window=8, examples=4, tests=12, bands=3)
@@ -146,9 +149,38 @@ def test_windows_say_the_truth(made: Path, tmp_path: Path) -> None:
             assert row.marks.tolist() == right_T.tolist()
         else:
             assert not (row.marks & (f_T > 0)).any()
-            assert row.marks.sum() == min(right_T.sum(), (f_T == 0).sum()) > 0
+            assert sorted(run_lengths(row.marks)) == sorted(run_lengths(right_T)) != []
     own = table[(table["feature"] == CURRENT) & (table["role"] == "example")].iloc[0]
     assert len(set(np.array(own.texts)[own.marks])) == 1, "the one token of which it is a feature"
+
+
+def bits(text: str) -> np.ndarray:
+    return np.array([sign == "x" for sign in text])
+
+
+def test_wrong_marks_have_the_shape_of_right_ones() -> None:
+    right_T, silent_T = bits("xx.x........"), bits("....xxxxxxxx")
+    found: Counter[str] = Counter()
+    for draw in range(3000):
+        wrong_T = wrong_marks(right_T, silent_T, np.random.default_rng(draw))
+        assert not wrong_T[~silent_T].any()
+        assert sorted(run_lengths(wrong_T)) == [1, 2]
+        found["".join("x" if mark else "." for mark in wrong_T)] += 1
+    # A run of two and one of one in eight tokens with one between them: 5 * 6 / 2 = 15 ways in either order.
+    assert len(found) == 30
+    assert max(found.values()) < 150, "100 each, with a deviation of 10"
+
+
+def test_marks_that_have_no_room_are_not_made() -> None:
+    random = np.random.default_rng(0)
+    assert not wrong_marks(bits("xxx....."), bits("...xx.xx"), random).any(), "no three in a row"
+    assert not wrong_marks(bits("x.x....."), bits("......xx"), random).any(), "runs would touch"
+    assert wrong_marks(bits("x.xx...."), bits("....xx.x"), random).tolist() == bits("....xx.x").tolist()
+    for truth, room in product((True, False), (True, False)):
+        activation_T = np.array([0.4, 2.0, 1.0, 0.0, 0.0] if room else [0.4, 2.0, 1.0, 0.4, 0.0])
+        found_T = marks(activation_T, Chosen("fuzzing", 0, 3, truth, 0), 0, 5)
+        expected = {True: ".xx..", False: "...xx"}[truth] if room else "....."
+        assert found_T.tolist() == bits(expected).tolist()
 
 
 def test_fuzzing_needs_a_token_on_which_a_feature_is_silent(made: Path, tmp_path: Path) -> None:
@@ -156,7 +188,8 @@ def test_fuzzing_needs_a_token_on_which_a_feature_is_silent(made: Path, tmp_path
     write(made, tmp_path / "windows.parquet")
     table = pq.read_table(tmp_path / "windows.parquet").to_pandas()
     own = table[(table["feature"] == POSITION) & (table["role"] == "fuzzing")]
-    assert {start for start, truth in zip(own["start"], own["truth"], strict=True) if not truth} == {1}
+    assert set(own["truth"]) == {True, False}
+    assert set(own["start"]) == {1}, "of marks that are right as well"
 
 
 def test_a_planted_token_is_explained_found_and_marked(made: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ SYSTEM = (
 )
 
 EXPLAIN = """Below are {count} windows of text in which one feature is active. The tokens on which it is most active \
-stand between << and >>. Windows are JSON strings, which may begin or end within a sentence.
+stand between {opening} and {closing}. Windows are JSON strings, which may begin or end within a sentence.
 
 {windows}
 
@@ -44,9 +44,9 @@ Answer with a key for every window, in the form {form}."""
 
 FUZZ = """A feature of a language model was explained like this: {explanation}
 
-Below are {count} windows of text, as JSON strings, in which some tokens stand between << and >>. Decide for each by \
-itself whether the marked tokens are those on which the feature is active, or others. They may be so in any number of \
-windows.
+Below are {count} windows of text, as JSON strings, in which some tokens stand between {opening} and {closing}. \
+Decide for each by itself whether the marked tokens are those on which the feature is active, or others. They may be \
+so in any number of windows.
 
 {windows}
 
@@ -72,6 +72,17 @@ class Window(NamedTuple):
     """Which of them are marked."""
 
 
+class Marks(NamedTuple):
+    """What stands before and after marked tokens."""
+
+    opening: str
+    closing: str
+
+
+MARKS = (Marks("<<", ">>"), Marks("[[", "]]"), Marks("{{", "}}"), Marks("\u00ab", "\u00bb"))
+"""Marks to choose from, in this order."""
+
+
 class Rating(BaseModel):
     """What a feature stands for."""
 
@@ -89,7 +100,8 @@ class MalformedAnswerError(Exception):
 
 def explanation_messages(windows: Sequence[Window]) -> list[Message]:
     """Ask what examples have in common, and how complex that is."""
-    return _messages(EXPLAIN.format(count=len(windows), windows=_listed(windows)))
+    chosen = marks_for(windows)
+    return _messages(EXPLAIN.format(count=len(windows), windows=_listed(windows, chosen), **chosen._asdict()))
 
 
 def decision_messages(template: str, explanation: str, windows: Sequence[Window]) -> list[Message]:
@@ -102,7 +114,17 @@ def decision_messages(template: str, explanation: str, windows: Sequence[Window]
     """
     quoted = json.dumps(explanation, ensure_ascii=False)
     form = json.dumps(dict(zip(("1", "2"), (True, False), strict=True)))
-    return _messages(template.format(explanation=quoted, count=len(windows), windows=_listed(windows), form=form))
+    chosen = marks_for(windows)
+    filled = {"explanation": quoted, "count": len(windows), "windows": _listed(windows, chosen), "form": form}
+    return _messages(template.format(**filled, **chosen._asdict()))
+
+
+def marks_for(windows: Sequence[Window]) -> Marks:
+    """Choose marks of signs that no window has; where there are none, longer ones than any run of that sign."""
+    text = "".join(token for window in windows for token in window.texts)
+    free = [marks for marks in MARKS if not set("".join(marks)) & set(text)]
+    longest = max(map(len, re.findall("<+|>+", text)), default=0)
+    return free[0] if free else Marks("<" * (longest + 1), ">" * (longest + 1))
 
 
 def corrected(messages: Sequence[Message], answer: str, problem: MalformedAnswerError) -> list[Message]:
@@ -163,16 +185,16 @@ def _messages(question: str) -> list[Message]:
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
 
 
-def _listed(windows: Sequence[Window]) -> str:
+def _listed(windows: Sequence[Window], chosen: Marks) -> str:
     return "\n".join(
-        f"{number}: {json.dumps(_text(window), ensure_ascii=False)}" for number, window in enumerate(windows, 1)
+        f"{number}: {json.dumps(_text(window, chosen), ensure_ascii=False)}" for number, window in enumerate(windows, 1)
     )
 
 
-def _text(window: Window) -> str:
-    """Join tokens, with stretches of marked ones between << and >>."""
+def _text(window: Window, chosen: Marks) -> str:
+    """Join tokens, with stretches of marked ones between the marks."""
     text, inside = "", False
     for token, marked in zip(window.texts, window.marks, strict=True):
-        text += ("<<" if marked else ">>") * (marked != inside) + token
+        text += (chosen.opening if marked else chosen.closing) * (marked != inside) + token
         inside = marked
-    return text + ">>" * inside
+    return text + chosen.closing * inside

@@ -20,6 +20,7 @@ from ontogeny.evaluation.tables import read_identity
 from ontogeny.evaluation.text_windows import RowIndex
 from ontogeny.evaluation.token_shares import RowFirings
 from ontogeny.files import atomic
+from ontogeny.interpretation.marking import marks
 from ontogeny.interpretation.windows import (
     FUZZING,
     NO_BAND,
@@ -28,7 +29,6 @@ from ontogeny.interpretation.windows import (
     activations_at,
     choose_windows,
     cut_windows,
-    marks,
     strongest_firings,
 )
 from ontogeny.provenance import provenance
@@ -129,7 +129,7 @@ def _table(
 ) -> pa.Table:
     """Lay windows out by `SCHEMA`, with the tokens of each, how active the feature is and which are marked.
 
-    Of fuzzing, windows without a token on which the feature is silent are left out: they cannot be marked wrongly.
+    Of fuzzing, windows without room for wrong marks are left out, so that those that are marked rightly are like them.
     """
     window_M = np.array([window.window for _, window in chosen], dtype=np.int64)
     context_M, start_M, stop_M = (column[window_M] for column in cut[:3])

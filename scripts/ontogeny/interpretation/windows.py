@@ -12,9 +12,6 @@ from ontogeny.randomness import generator
 
 Integers = NDArray[np.int64]
 
-MARKED = 0.5
-"""Tokens are marked where the feature is at least so active as this share of its most active token in the window."""
-
 EXAMPLE, DETECTION, FUZZING = "example", "detection", "fuzzing"
 """What a window is for."""
 
@@ -137,29 +134,6 @@ def _by_turns(rest_K: Integers, settings: WindowSettings, feature: int) -> list[
     ]
     turns = range(max(map(len, bands)))
     return [own[turn] for turn in turns for own in reversed(bands) if turn < len(own)]
-
-
-def marks(activation_T: NDArray[np.float64], chosen: Chosen, seed: int, feature: int) -> NDArray[np.bool_]:
-    """Mark the tokens of a window (shape: [T]): none for detection; else those on which the feature is active.
-
-    Wrong marks are as many, as far as there are, on tokens on which it is silent.
-
-    Args:
-        activation_T: activation of every token (shape: [T]).
-        chosen: what the window is for.
-        seed: of wrong marks.
-        feature: number of the feature.
-    """
-    nothing_T = np.zeros(len(activation_T), bool)
-    if chosen.role == DETECTION:
-        return nothing_T
-    right_T: NDArray[np.bool_] = (activation_T > 0) & (activation_T >= MARKED * activation_T.max())
-    if chosen.truth is not False:
-        return right_T
-    silent = np.flatnonzero(activation_T == 0)
-    random = generator(seed, "wrong marks", feature, chosen.window)
-    nothing_T[random.choice(silent, min(int(right_T.sum()), len(silent)), replace=False)] = True
-    return nothing_T
 
 
 def activations_at(
