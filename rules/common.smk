@@ -172,10 +172,10 @@ def all_models():
 
 
 def checkpoint_sources(model, step):
-    """Name the files of a local checkpoint; the hub's are no files yet."""
+    """Name the files of a checkpoint on disk; the hub's are no files yet."""
     return (
         model_files(STUDY.models[model], step)
-        if STUDY.models[model].source == "local"
+        if STUDY.models[model].source in ("local", "gguf")
         else []
     )
 
@@ -354,5 +354,5 @@ STARTS = {
     STUDY.models[name].start.model for name in TRAINED if STUDY.models[name].start
 }
 FETCHED = [
-    name for name, model in STUDY.models.items() if model.source in ("local", "hub")
+    name for name, model in STUDY.models.items() if model.source in ("local", "hub", "gguf")
 ]

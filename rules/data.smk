@@ -29,7 +29,7 @@ rule tokenizer:
     log:
         "<logs>/tokenizer.log",
     conda:
-        "../envs/cpu.yaml"
+        "../envs/gpu.yaml"
     threads: 2
     params:
         settings=settings("tokenizer"),

@@ -1,14 +1,23 @@
 """A tokenizer trained on the corpus, or one that exists, as a Hugging Face folder."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from huggingface_hub import snapshot_download
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from ontogeny.command import log, progress
-from ontogeny.config.corpus import TOKENIZER_FILES, PretrainedTokenizer, TokenizerSettings, TrainedTokenizer
+from ontogeny.config.corpus import (
+    TOKENIZER_FILES,
+    GgufTokenizer,
+    PretrainedTokenizer,
+    TokenizerSettings,
+    TrainedTokenizer,
+)
 from ontogeny.errors import UserError, first_line
 from ontogeny.files import atomic_folder, write_json
 from ontogeny.provenance import provenance
@@ -52,7 +61,8 @@ def write_tokenizer(
             train_tokenizer(settings.vocab_size, corpus).save(str(folder / file.name))
             write_json(folder / CONFIG, _trained_config())
         else:
-            _copy(settings, folder / file.name)
+            with _existing(settings) as source:
+                _copy(settings, source, folder / file.name)
         tokenizer = read_tokenizer(folder / file.name)
         value = {
             "vocab_size": tokenizer.vocab_size,
@@ -100,27 +110,42 @@ def _trained_config() -> dict[str, object]:
     }
 
 
-def _copy(settings: PretrainedTokenizer, file: Path) -> None:
+@contextmanager
+def _existing(settings: PretrainedTokenizer | GgufTokenizer) -> Iterator[Path]:
+    """Yield the folder of a tokenizer that exists already."""
+    if isinstance(settings, PretrainedTokenizer):
+        yield _pretrained_folder(settings)
+        return
+    # Imported here, since it takes seconds that no other tokenizer needs.
+    from ontogeny.language_model.gguf import save_gguf_tokenizer
+
+    with TemporaryDirectory() as folder:
+        save_gguf_tokenizer(settings.file(), Path(folder))
+        yield Path(folder)
+
+
+def _copy(settings: PretrainedTokenizer | GgufTokenizer, source: Path, file: Path) -> None:
     """Copy `tokenizer.json` byte for byte, and name BOS (EOS where there is none) in the config beside it."""
-    source = _pretrained_folder(settings)
+    name = settings.name if isinstance(settings, PretrainedTokenizer) else settings.path
+    key = "name" if isinstance(settings, PretrainedTokenizer) else "path"
     try:
         data = (source / "tokenizer.json").read_bytes()
         tokenizer = Tokenizer.from_buffer(data)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"tokenizer.name: no fast tokenizer in {settings.name!r} ({first_line(error)}); expected a tokenizer.json, "
+            f"tokenizer.{key}: no fast tokenizer in {name!r} ({first_line(error)}); expected a tokenizer.json, "
             "as save_pretrained of `transformers` writes it"
         ) from None
-    config = {key: value for name in (TOKENS_MAP, CONFIG) for key, value in _read_json(source / name).items()}
-    token = first_token(config) or _token_by_id(source, tokenizer)
+    config = {item: value for part in (TOKENS_MAP, CONFIG) for item, value in _read_json(source / part).items()}
+    token = settings.bos_token or first_token(config) or _token_by_id(source, tokenizer)
     if token is None or tokenizer.token_to_id(token) is None:
         found = "has neither a BOS nor an EOS token" if token is None else f"names {token!r}, which has no id, as BOS"
         raise UserError(
-            f"tokenizer.name: {settings.name!r} {found}, and contexts start with one; "
-            f"name it as bos_token in its {CONFIG}, or take another tokenizer"
+            f"tokenizer.{key}: {name!r} {found}, and contexts start with one; "
+            "name it as tokenizer.bos_token, or take another tokenizer"
         )
     file.write_bytes(data)
-    kept = {key: value for key, value in config.items() if key not in ("auto_map", "name_or_path", "tokenizer_file")}
+    kept = {item: value for item, value in config.items() if item not in ("auto_map", "name_or_path", "tokenizer_file")}
     write_json(file.parent / CONFIG, {**kept, "tokenizer_class": CLASS, "bos_token": token})
 
 

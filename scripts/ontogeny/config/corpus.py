@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ontogeny.config.base import Count, Settings
+from ontogeny.config.gguf import GgufFile
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
 """Files of a pretrained tokenizer that are read; the first one is needed, the others name its special tokens."""
@@ -83,7 +84,12 @@ class TrainedTokenizer(Settings):
     """Entries of the vocabulary: 256 bytes, the BOS token `<|endoftext|>` (id 0) and the merges."""
 
 
-class PretrainedTokenizer(Settings):
+class _ExistingTokenizer(Settings):
+    bos_token: str | None = None
+    """Token that starts a context; BOS of the tokenizer by default, or EOS where it has none."""
+
+
+class PretrainedTokenizer(_ExistingTokenizer):
     """A tokenizer that exists already."""
 
     source: Literal["pretrained"]
@@ -94,7 +100,14 @@ class PretrainedTokenizer(Settings):
     """Commit, tag or branch of a hub id."""
 
 
-TokenizerSettings = Annotated[TrainedTokenizer | PretrainedTokenizer, Field(discriminator="source")]
+class GgufTokenizer(GgufFile, _ExistingTokenizer):
+    """The tokenizer in the GGUF file of a model."""
+
+    source: Literal["gguf"]
+    """Kind of tokenizer."""
+
+
+TokenizerSettings = Annotated[TrainedTokenizer | PretrainedTokenizer | GgufTokenizer, Field(discriminator="source")]
 
 
 class TokensSettings(Settings):

@@ -1,4 +1,4 @@
-"""Models: trained here, in a local folder, on the hub, or planted, which is none."""
+"""Models: trained here, in a local folder, on the hub, in a GGUF file, or planted, which is none."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from ontogeny.config.base import Count, Name, NonNegative, Number, Positive, Settings
+from ontogeny.config.gguf import GgufFile
 
 
 def _ascending(steps: tuple[int, ...]) -> tuple[int, ...]:
@@ -178,6 +179,20 @@ class HubModel(HubSource):
         return self
 
 
+class GgufSource(GgufFile):
+    """A model in a GGUF file, such as one that a Python package carries."""
+
+    source: Literal["gguf"]
+    """Kind of model."""
+
+
+class GgufModel(GgufSource):
+    """A model in a GGUF file, which is one checkpoint."""
+
+    checkpoints: Annotated[Steps, Field(max_length=1)] = (1,)
+    """Step by which the checkpoint goes; 0 is for models before training."""
+
+
 class PlantedModel(Settings):
     """No model: activations that are sums of known features, to see whether dictionaries find them.
 
@@ -234,9 +249,9 @@ class PlantedModel(Settings):
         return self.active / total * (2 if self.correlated else 1)
 
 
-ModelSettings = Annotated[TrainedModel | LocalModel | HubModel | PlantedModel, Field(discriminator="source")]
+ModelSettings = Annotated[TrainedModel | LocalModel | HubModel | GgufModel | PlantedModel, Field(discriminator="source")]
 
-CheckpointSource = Annotated[LocalSource | HubSource, Field(discriminator="source")]
+CheckpointSource = Annotated[LocalSource | HubSource | GgufSource, Field(discriminator="source")]
 """Where a checkpoint comes from; which steps the study reads is no part of it."""
 
 

@@ -1,10 +1,12 @@
 """What is known of a model before it is loaded."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ontogeny.config.models import HubModel, ModelSettings, PlantedModel, TrainedModel
+from ontogeny.config.gguf import gguf_numbers
+from ontogeny.config.models import GgufModel, HubModel, ModelSettings, PlantedModel, TrainedModel
 
 
 class ModelShape(NamedTuple):
@@ -23,7 +25,7 @@ class ModelShape(NamedTuple):
 
 
 def model_shape(model: ModelSettings) -> ModelShape:
-    """Find the shape of a model in its settings, or in the `config.json` of its first checkpoint on disk.
+    """Find the shape of a model in its settings, or in the first of its files.
 
     Raises:
         ValueError: the file cannot be read (names it).
@@ -36,6 +38,8 @@ def model_shape(model: ModelSettings) -> ModelShape:
     if isinstance(model, HubModel):
         told = model.shape
         return ModelShape(None, told.layers, told.d_model, told.d_mlp, told.vocab_size) if told else ModelShape()
+    if isinstance(model, GgufModel):
+        return _gguf_shape(model)
     config = _read(model.folder(model.checkpoints[0]) / "config.json")
     width = _number(config, "hidden_size", "n_embd")
     return ModelShape(
@@ -45,6 +49,13 @@ def model_shape(model: ModelSettings) -> ModelShape:
         _number(config, "intermediate_size", "n_inner") or (width and 4 * width),
         _number(config, "vocab_size"),
     )
+
+
+def _gguf_shape(model: GgufModel) -> ModelShape:
+    numbers = gguf_numbers(model.file())
+    family = str(numbers["general.architecture"])
+    keys = ("block_count", "embedding_length", "feed_forward_length", "vocab_size")
+    return ModelShape(family, *(_number(numbers, f"{family}.{key}") for key in keys))
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -57,6 +68,6 @@ def _read(file: Path) -> dict[str, Any]:
     return config
 
 
-def _number(config: dict[str, Any], *keys: str) -> int | None:
+def _number(config: Mapping[str, Any], *keys: str) -> int | None:
     """Take the first of several keys that holds a count; architectures differ in how they name things."""
     return next((config[key] for key in keys if isinstance(config.get(key), int) and config[key] > 0), None)

@@ -18,7 +18,7 @@ from ontogeny.config.figures import FiguresSettings
 from ontogeny.config.hooks import hook_problem, hook_width
 from ontogeny.config.inputs import missing_checkpoint
 from ontogeny.config.interpretation import InterpretationSettings, interpretation_problems
-from ontogeny.config.models import LocalModel, ModelSettings, PlantedModel, TrainedModel
+from ontogeny.config.models import GgufModel, LocalModel, ModelSettings, PlantedModel, TrainedModel
 from ontogeny.config.shapes import model_shape
 from ontogeny.config.starts import start_problems
 from ontogeny.config.superposition import superposition_problems
@@ -221,6 +221,8 @@ def _model_problems(where: str, model: ModelSettings) -> Iterator[str]:
             yield f"{where}.architecture: {shape.heads} heads do not divide d_model {shape.d_model}"
         if model.checkpoints[-1] > steps:
             yield f"{where}.checkpoints: step {model.checkpoints[-1]} is after the last training step, {steps}"
+    if isinstance(model, GgufModel):
+        yield from model.problems(where)
     if isinstance(model, LocalModel):
         folder = missing_checkpoint(model)
         if folder:

@@ -9,6 +9,7 @@ from ontogeny.config.corpus import (
     TOKENIZER_FILES,
     CorpusSettings,
     FilesCorpus,
+    GgufTokenizer,
     PretrainedTokenizer,
     SavedCorpus,
     TokenizerSettings,
@@ -62,7 +63,9 @@ def corpus_problems(corpus: CorpusSettings) -> Iterator[str]:
 
 
 def tokenizer_files(tokenizer: TokenizerSettings) -> list[str]:
-    """List the files of a pretrained tokenizer in a local folder; none for the hub's or one that is trained."""
+    """List the files of a tokenizer that is on disk; none for the hub's or one that is trained."""
+    if isinstance(tokenizer, GgufTokenizer):
+        return [str(tokenizer.file())]
     if not isinstance(tokenizer, PretrainedTokenizer):
         return []
     return _existing(Path(tokenizer.name) / name for name in TOKENIZER_FILES)
@@ -70,6 +73,8 @@ def tokenizer_files(tokenizer: TokenizerSettings) -> list[str]:
 
 def tokenizer_problems(tokenizer: TokenizerSettings) -> Iterator[str]:
     """Say what is missing on disk of the tokenizer."""
+    if isinstance(tokenizer, GgufTokenizer):
+        yield from tokenizer.problems("tokenizer")
     if not isinstance(tokenizer, PretrainedTokenizer):
         return
     folder = Path(tokenizer.name)

@@ -1,4 +1,4 @@
-"""Checkpoints that exist already: in local folders, or as revisions on the Hugging Face hub."""
+"""Checkpoints that exist already: in local folders, as revisions on the Hugging Face hub, or in GGUF files."""
 
 import os
 import shutil
@@ -9,9 +9,10 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from ontogeny.config.models import HubSource, LocalSource
+from ontogeny.config.models import GgufSource, HubSource, LocalSource
 from ontogeny.errors import UserError
 from ontogeny.language_model.checkpoint import new_checkpoint, weight_files
+from ontogeny.language_model.gguf import save_gguf_model
 
 SAFETENSORS = ("config.json", "model*.safetensors", "model.safetensors.index.json")
 """Files of a model on the hub that are needed."""
@@ -21,11 +22,11 @@ PICKLES = ("config.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 
 
 def bring_checkpoint(
-    settings: LocalSource | HubSource, step: int, tokenizer: Path, folder: Path, study: Path | None
+    settings: LocalSource | HubSource | GgufSource, step: int, tokenizer: Path, folder: Path, study: Path | None
 ) -> dict[str, float]:
     """Put a checkpoint that exists already among the study's models, whole or not at all.
 
-    Weights are hard links where the file system permits, and copies elsewhere.
+    Weights are hard links where the file system permits, and copies elsewhere; those of a GGUF file are unpacked.
 
     Args:
         settings: where the checkpoints of the model are.
@@ -42,6 +43,10 @@ def bring_checkpoint(
             tokens that the model has not, or the disk is full.
     """
     where = f"models.{folder.parent.name}"
+    if isinstance(settings, GgufSource):
+        with new_checkpoint(folder, tokenizer, study) as new:
+            save_gguf_model(settings.file(), new, where)
+        return {"bytes": float(sum(file.stat().st_size for file in weight_files(folder)))}
     source = _on_hub(settings, step, where) if isinstance(settings, HubSource) else settings.folder(step)
     if not (source / "config.json").is_file():
         raise UserError(f"{where}: there is no model in {source}/ (no config.json); expected one folder per checkpoint")
