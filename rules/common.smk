@@ -305,7 +305,7 @@ def of_runs(pattern, *dictionaries):
 
 def run_files(dictionary, run):
     """Name the files of a run."""
-    files = ("crosscoder.safetensors", "config.json", "training.csv")
+    files = ("crosscoder.safetensors", "config.json", "training.csv", "density.csv")
     return [f"<results>/dictionaries/{dictionary}/{run}/{file}" for file in files]
 
 

@@ -111,6 +111,10 @@ class Recipe(Settings):
     """Type of the matrix products; parameters, sums and optimiser are float32."""
     log_every: Count = 10
     """Steps between two rows of `training.csv`."""
+    density_histograms: Annotated[int, Field(ge=0)] = 0
+    """Histograms of feature density over the run, evenly spaced, in `density.csv`; each resampling adds two."""
+    density_rows: Count = 65536
+    """Training rows on which a histogram is counted, in whole batches; fewer where there are fewer."""
     save_every: Count = 200
     """Steps between two saved training states."""
 

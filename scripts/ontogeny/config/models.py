@@ -249,7 +249,9 @@ class PlantedModel(Settings):
         return self.active / total * (2 if self.correlated else 1)
 
 
-ModelSettings = Annotated[TrainedModel | LocalModel | HubModel | GgufModel | PlantedModel, Field(discriminator="source")]
+ModelSettings = Annotated[
+    TrainedModel | LocalModel | HubModel | GgufModel | PlantedModel, Field(discriminator="source")
+]
 
 CheckpointSource = Annotated[LocalSource | HubSource | GgufSource, Field(discriminator="source")]
 """Where a checkpoint comes from; which steps the study reads is no part of it."""

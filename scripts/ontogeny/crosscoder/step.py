@@ -135,6 +135,22 @@ class Stepper:
         x_BSD = self._scaled(raw_BSD)
         return self.objective.row_losses(x_BSD, self.coefficient), x_BSD
 
+    @torch.no_grad()
+    def firings(self, raw_BSD: Tensor) -> Tensor:
+        """Count the rows on which each latent fires, at any site.
+
+        Args:
+            raw_BSD: raw activations (shape: [B, S, D]); every data rank has the same rows.
+
+        Returns:
+            Counts (shape: [L]).
+        """
+        terms = self.objective(self._scaled(raw_BSD), 0.0, self.dead_N[:0])
+        if terms.active is not None:
+            return terms.active.latent_starts.diff()
+        fires_BL = terms.h_BL * terms.norms_L > self.crosscoder.thresholds() if terms.f_BL is None else terms.f_BL > 0
+        return fires_BL.sum(0)
+
     def faulty_sites(self, raw_BSD: Tensor) -> list[str]:
         """Name the sites where a batch is not finite: in its activations, else its errors, else its gradients."""
         x_BSD = self._scaled(raw_BSD)

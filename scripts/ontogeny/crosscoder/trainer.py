@@ -3,16 +3,18 @@
 import hashlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
+from torch import Tensor
 
 from ontogeny.activations.reader import Reader
 from ontogeny.activations.statistics import SiteStatistics, read_statistics
 from ontogeny.command import progress
 from ontogeny.config.dictionaries import RunSettings
+from ontogeny.crosscoder.density import COLUMNS, MOMENT, SAMPLE, density_due, density_rows
 from ontogeny.crosscoder.gathering import gather, hand_out
 from ontogeny.crosscoder.model import Crosscoder, save_crosscoder
 from ontogeny.crosscoder.parallel import ALONE, Ranks
@@ -30,7 +32,7 @@ SECONDS_BETWEEN_LINES = 10.0
 """How often the log of the command says how training goes."""
 
 Rows = list[dict[str, str]]
-"""Rows of `training.csv`, as text."""
+"""Rows of `training.csv`, and of `density.csv` among them, as text."""
 
 
 def train(
@@ -42,7 +44,7 @@ def train(
     fingerprint: str = "",
     ranks: Ranks = ALONE,
 ) -> dict[str, float]:
-    """Train one run and write `crosscoder.safetensors`, `config.json` and `training.csv`.
+    """Train one run and write `crosscoder.safetensors`, `config.json`, `training.csv` and `density.csv`.
 
     On a CPU their bytes depend on the settings, the activations, the code and the number of processes alone, however
     often the run was killed. A run may go on with another number of processes than it was begun with.
@@ -153,8 +155,9 @@ def _take_steps(stepper: Stepper, reader: Reader, states: StateFolder, rows: Row
             number = batch.step + 1
             logged = number in (1, last) or number % settings.log_every == 0
             measured = stepper.step(batch.raw_BSD, logged)
-            _resample(stepper, reader)
-
+            rows += _resample(stepper, reader)
+            if density_due(number, last, settings.density_histograms):
+                rows += density_rows(stepper, _density_sample(stepper, reader), "training")
             saves = number % settings.save_every == 0 and number < last
             if logged or saves:
                 _check_finite(stepper, reader, states)
@@ -181,14 +184,26 @@ def _stop(stepper: Stepper, reader: Reader, states: StateFolder, rows: Rows) -> 
     raise Interrupted
 
 
-def _resample(stepper: Stepper, reader: Reader) -> None:
-    """Let dead latents start again where the recipe has this step for it, unless no step is left to train them."""
+def _resample(stepper: Stepper, reader: Reader) -> Rows:
+    """Let dead latents start again where the recipe has this step for it, unless no step is left to train them.
+
+    Returns:
+        Densities before and after; nothing where it is not this step.
+    """
     dead = stepper.settings.dead
     number = resampling_due(stepper.steps_done, dead.interval, dead.times) if dead.policy == "resample" else None
-    if number is not None and stepper.steps_done < stepper.steps:
-        raw_batches = (batch.raw_BSD for batch in reader.sample(dead.candidates, number))
-        started = resample(stepper, raw_batches, generator(stepper.settings.seed, "resample", number))
-        log.info("step %d: %d latents started again", stepper.steps_done, started)
+    if number is None or stepper.steps_done == stepper.steps:
+        return []
+    before = density_rows(stepper, _density_sample(stepper, reader), "before")
+    raw_batches = (batch.raw_BSD for batch in reader.sample(dead.candidates, number))
+    started = resample(stepper, raw_batches, generator(stepper.settings.seed, "resample", number))
+    log.info("step %d: %d latents started again", stepper.steps_done, started)
+    return before + density_rows(stepper, _density_sample(stepper, reader), "after")
+
+
+def _density_sample(stepper: Stepper, reader: Reader) -> Iterator[Tensor]:
+    """Read the rows on which densities are counted, the same ones each time."""
+    return (batch.raw_BSD for batch in reader.sample(stepper.settings.density_rows, SAMPLE))
 
 
 def _check_finite(stepper: Stepper, reader: Reader, states: StateFolder) -> None:
@@ -248,7 +263,8 @@ def write_run(
     }
     with atomic_folder(out) as folder:
         save_crosscoder(folder, crosscoder, description)
-        write_csv(folder / "training.csv", pd.DataFrame(rows))
+        write_csv(folder / "training.csv", pd.DataFrame([row for row in rows if MOMENT not in row]))
+        write_csv(folder / "density.csv", pd.DataFrame([row for row in rows if MOMENT in row], columns=list(COLUMNS)))
 
 
 def run_fingerprint(

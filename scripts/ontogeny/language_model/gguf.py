@@ -26,7 +26,9 @@ def save_gguf_model(file: Path, folder: Path, where: str) -> None:
     """
     transformers.utils.logging.disable_progress_bar()
     try:
-        packed = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True)
+        packed = AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True
+        )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(
             f"{where}.path: {file}: transformers cannot read this model ({first_line(error)}); take another file"
