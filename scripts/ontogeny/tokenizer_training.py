@@ -137,12 +137,12 @@ def _copy(settings: PretrainedTokenizer | GgufTokenizer, source: Path, file: Pat
             "as save_pretrained of `transformers` writes it"
         ) from None
     config = {item: value for part in (TOKENS_MAP, CONFIG) for item, value in _read_json(source / part).items()}
-    token = settings.bos_token or first_token(config) or _token_by_id(source, tokenizer)
+    token = first_token(config) or _token_by_id(source, tokenizer)
     if token is None or tokenizer.token_to_id(token) is None:
         found = "has neither a BOS nor an EOS token" if token is None else f"names {token!r}, which has no id, as BOS"
         raise UserError(
             f"tokenizer.{key}: {name!r} {found}, and contexts start with one; "
-            "name it as tokenizer.bos_token, or take another tokenizer"
+            f"name it as bos_token in its {CONFIG}, or take another tokenizer"
         )
     file.write_bytes(data)
     kept = {item: value for item, value in config.items() if item not in ("auto_map", "name_or_path", "tokenizer_file")}

@@ -84,12 +84,7 @@ class TrainedTokenizer(Settings):
     """Entries of the vocabulary: 256 bytes, the BOS token `<|endoftext|>` (id 0) and the merges."""
 
 
-class _ExistingTokenizer(Settings):
-    bos_token: str | None = None
-    """Token that starts a context; BOS of the tokenizer by default, or EOS where it has none."""
-
-
-class PretrainedTokenizer(_ExistingTokenizer):
+class PretrainedTokenizer(Settings):
     """A tokenizer that exists already."""
 
     source: Literal["pretrained"]
@@ -100,7 +95,7 @@ class PretrainedTokenizer(_ExistingTokenizer):
     """Commit, tag or branch of a hub id."""
 
 
-class GgufTokenizer(GgufFile, _ExistingTokenizer):
+class GgufTokenizer(GgufFile):
     """The tokenizer in the GGUF file of a model."""
 
     source: Literal["gguf"]
