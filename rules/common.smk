@@ -354,5 +354,7 @@ STARTS = {
     STUDY.models[name].start.model for name in TRAINED if STUDY.models[name].start
 }
 FETCHED = [
-    name for name, model in STUDY.models.items() if model.source in ("local", "hub", "gguf")
+    name
+    for name, model in STUDY.models.items()
+    if model.source in ("local", "hub", "gguf")
 ]

@@ -23,6 +23,10 @@ FIGURES = {
         "Reconstruction over training",
         of_runs(RECONSTRUCTION, FEATURED) + losses_of_runs(FEATURED),
     ),
+    "density": (
+        "Features over training",
+        [f"<results>/dictionaries/{FEATURED}/{FEATURED_RUN}/density.csv"],
+    ),
     "decoder_norms": (
         "Features over training",
         [FEATURES],

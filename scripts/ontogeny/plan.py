@@ -12,7 +12,7 @@ from ontogeny.config.study import SPLITS, Study
 from ontogeny.costs import Cost, Shape
 from ontogeny.errors import UserError
 from ontogeny.featured_costs import encoding_flop, featured_costs, interpretation_remark
-from ontogeny.plan_activations import readings
+from ontogeny.plan_activations import readings, width
 
 STATES_AT_ONCE = 3
 """Training states of a run on disk while the last of them is written: two are kept."""
@@ -115,18 +115,18 @@ def _dictionary(study: Study, name: str, shapes: dict[str, Shape]) -> Cost:
 
     Weights take 8 S D L bytes, and a training state holds them with their two moments.
     """
-    width = _width(study, name, shapes)
+    channels = _width(study, name, shapes)
     runs = study.runs(name).values()
     rows = sum(run.rows * run.epochs for run in runs)
-    disk = sum(8.0 * width * run.latents for run in runs)
-    flop = sum(10.0 * width * run.latents * run.rows * run.epochs for run in runs)
-    states = sum(_states(run) * 3 * 8.0 * width * run.latents for run in runs)
+    disk = sum(8.0 * channels * run.latents for run in runs)
+    flop = sum(10.0 * channels * run.latents * run.rows * run.epochs for run in runs)
+    states = sum(_states(run) * 3 * 8.0 * channels * run.latents for run in runs)
     return Cost(f"dictionary {name}", len(runs), float(rows), disk, flop, states)
 
 
 def _width(study: Study, name: str, shapes: dict[str, Shape]) -> int:
     """Count the channels of all sites of a dictionary."""
-    return sum(shapes[site.model].d_model for site in study.sites(name) if site.model in shapes)
+    return sum(width(study, site) for site in study.sites(name) if site.model in shapes)
 
 
 def _states(run: RunSettings) -> int:

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ontogeny.config.activations import OPEN_SHARDS
+from ontogeny.config.hooks import hook_width
+from ontogeny.config.shapes import model_shape
 from ontogeny.config.study import Study
 from ontogeny.costs import Shape, depth
 from ontogeny.sites import Site
@@ -68,7 +70,13 @@ def readings(study: Study, shapes: Mapping[str, Shape]) -> dict[str, Reading]:
 def _bytes(study: Study, sites: Iterable[Site], shapes: Mapping[str, Shape]) -> float:
     """Bytes of a row at some sites."""
     value, scale = BYTES_PER_VALUE[study.activations.dtype], 4 * (study.activations.dtype == "int8")
-    return float(sum(shapes[site.model].d_model * value + scale for site in sites if site.model in shapes))
+    return float(sum(width(study, site) * value + scale for site in sites if site.model in shapes))
+
+
+def width(study: Study, site: Site) -> int:
+    """Channels of a site; those of the residual stream where the shape of the model does not tell."""
+    shape = model_shape(study.models[site.model])
+    return hook_width(site.hook, shape) or shape.d_model or 0
 
 
 def _flop(sites: Iterable[Site], shapes: Mapping[str, Shape]) -> float:

@@ -118,6 +118,11 @@ class Recipe(Settings):
     save_every: Count = 200
     """Steps between two saved training states."""
 
+    @property
+    def keeps_densities(self) -> bool:
+        """Whether `density.csv` has histograms."""
+        return self.density_histograms > 0 or self.dead.policy == "resample"
+
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
         if self.gate == "site" and self.nonlinearity != "jumprelu":

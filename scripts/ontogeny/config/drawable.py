@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def drawable_figures(study: "Study") -> tuple[str, ...]:
     """Name the figures that a study can draw, by the sites of its featured run and by its models."""
-    featured = study.featured_run()[0]
+    featured, run = study.featured_run()
     sites, swept = study.sites(featured), superposition_sweeps(study)
     several = len(sites) > 1
     checkpoints = several and len({(site.model, site.hook) for site in sites}) == 1
@@ -23,6 +23,7 @@ def drawable_figures(study: "Study") -> tuple[str, ...]:
         "superposition": bool(swept),
         "pareto": bool(dictionaries_drawn(study)),
         "reconstruction": featured not in swept,
+        "density": study.runs(featured)[run].keeps_densities,
         "decoder_norms": several,
         "evolution_overview": several,
         "feature_classes": several,

@@ -97,6 +97,13 @@ class NormAsStrengthFigure(PageFigure):
     """Seed of these draws."""
 
 
+class DensityFigure(PageFigure):
+    """How often features fire, over training and around resamplings."""
+
+    height: Millimetres = 62.0
+    """Millimetres."""
+
+
 class TasksFigure(PageFigure):
     """What features do for tasks, one row of panels a task."""
 
@@ -172,6 +179,8 @@ class FiguresSettings(Settings):
     """L0 against explained variance."""
     reconstruction: ReconstructionFigure = ReconstructionFigure()
     """FVU, loss and recovered loss per site."""
+    density: DensityFigure = DensityFigure()
+    """How often features fire, over training and around resamplings."""
     decoder_norms: DecoderNormsFigure = DecoderNormsFigure()
     """Decoder norms of a feature sample over training."""
     evolution_overview: EvolutionOverviewFigure = EvolutionOverviewFigure()

@@ -3,24 +3,25 @@
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
-from torch import Tensor
+import torch
 
 from ontogeny.activations.reader import Reader
 from ontogeny.activations.statistics import SiteStatistics, read_statistics
 from ontogeny.command import progress
 from ontogeny.config.dictionaries import RunSettings
-from ontogeny.crosscoder.density import COLUMNS, MOMENT, SAMPLE, density_due, density_rows
 from ontogeny.crosscoder.gathering import gather, hand_out
 from ontogeny.crosscoder.model import Crosscoder, save_crosscoder
 from ontogeny.crosscoder.parallel import ALONE, Ranks
 from ontogeny.crosscoder.resampling import resample, resampling_due
 from ontogeny.crosscoder.state import Interrupted, SavedState, StateFolder, stop_requests
 from ontogeny.crosscoder.step import Stepper
+from ontogeny.densities import COLUMNS, MOMENT, SAMPLE, density_due, density_rows
 from ontogeny.errors import UserError
 from ontogeny.files import atomic_folder, write_csv
 from ontogeny.provenance import provenance
@@ -157,7 +158,7 @@ def _take_steps(stepper: Stepper, reader: Reader, states: StateFolder, rows: Row
             measured = stepper.step(batch.raw_BSD, logged)
             rows += _resample(stepper, reader)
             if density_due(number, last, settings.density_histograms):
-                rows += density_rows(stepper, _density_sample(stepper, reader), "training")
+                rows += _densities(stepper, reader, "training")
             saves = number % settings.save_every == 0 and number < last
             if logged or saves:
                 _check_finite(stepper, reader, states)
@@ -194,16 +195,20 @@ def _resample(stepper: Stepper, reader: Reader) -> Rows:
     number = resampling_due(stepper.steps_done, dead.interval, dead.times) if dead.policy == "resample" else None
     if number is None or stepper.steps_done == stepper.steps:
         return []
-    before = density_rows(stepper, _density_sample(stepper, reader), "before")
+    before = _densities(stepper, reader, "before")
     raw_batches = (batch.raw_BSD for batch in reader.sample(dead.candidates, number))
     started = resample(stepper, raw_batches, generator(stepper.settings.seed, "resample", number))
     log.info("step %d: %d latents started again", stepper.steps_done, started)
-    return before + density_rows(stepper, _density_sample(stepper, reader), "after")
+    return before + _densities(stepper, reader, "after")
 
 
-def _density_sample(stepper: Stepper, reader: Reader) -> Iterator[Tensor]:
-    """Read the rows on which densities are counted, the same ones each time."""
-    return (batch.raw_BSD for batch in reader.sample(stepper.settings.density_rows, SAMPLE))
+def _densities(stepper: Stepper, reader: Reader, moment: Literal["training", "before", "after"]) -> Rows:
+    """Count how often latents fire, on the same rows each time."""
+    firings_L, rows = torch.zeros_like(stepper.silent_L), 0
+    for batch in reader.sample(stepper.settings.density_rows, SAMPLE):
+        firings_L += stepper.firings(batch.raw_BSD)
+        rows += len(batch.raw_BSD)
+    return density_rows(firings_L.cpu().numpy(), rows, stepper.steps_done, moment)
 
 
 def _check_finite(stepper: Stepper, reader: Reader, states: StateFolder) -> None:

@@ -1,5 +1,6 @@
 """Models and tokenizers out of GGUF files, in the layout of Hugging Face."""
 
+import struct
 from pathlib import Path
 
 import torch
@@ -11,6 +12,10 @@ from ontogeny.tensors import system_errors
 
 OF_THE_FILE = ("quantization_config", "_name_or_path")
 """Keys of a config that say where its weights came from, and nothing about the model."""
+
+
+UNREADABLE = (OSError, ValueError, KeyError, ImportError, struct.error)
+"""What `transformers` raises for a file that it cannot read, or that was cut short."""
 
 
 def save_gguf_model(file: Path, folder: Path, where: str) -> None:
@@ -29,7 +34,7 @@ def save_gguf_model(file: Path, folder: Path, where: str) -> None:
         packed = AutoModelForCausalLM.from_pretrained(
             file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except UNREADABLE as error:
         raise UserError(
             f"{where}.path: {file}: transformers cannot read this model ({first_line(error)}); take another file"
         ) from error
@@ -56,7 +61,7 @@ def save_gguf_tokenizer(file: Path, folder: Path) -> None:
     """
     try:
         AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True).save_pretrained(folder)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except UNREADABLE as error:
         raise UserError(
             f"tokenizer.path: {file}: transformers cannot read its tokenizer ({first_line(error)}); take another file"
         ) from error

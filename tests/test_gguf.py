@@ -1,0 +1,159 @@
+"""Models and tokenizers out of GGUF files, written here by llama.cpp's own package from a model that is known."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGUFWriter, TokenType
+from numpy.typing import NDArray
+from tokenizers import pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from ontogeny.config.corpus import GgufTokenizer
+from ontogeny.config.gguf import GgufFile, gguf_numbers
+from ontogeny.config.models import GgufModel, GgufSource
+from ontogeny.config.shapes import ModelShape, model_shape
+from ontogeny.errors import UserError
+from ontogeny.language_model.bridge import load_model, logits
+from ontogeny.language_model.sources import bring_checkpoint
+from ontogeny.tokenizer import read_tokenizer
+from ontogeny.tokenizer_training import write_tokenizer
+
+TOKENS = ["<|endoftext|>", "<|im_start|>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "th", "the"]
+HEADS, KEYS = 4, 2
+NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "model.layers.": "blk.",
+}
+
+
+def llama() -> LlamaForCausalLM:
+    """A Llama whose weights are large enough for every part of it to matter."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(TOKENS),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KEYS,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+        tie_word_embeddings=True,
+        rms_norm_eps=1e-5,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def rotated(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
+    """Put the rows of queries and keys in the order of llama.cpp, which rotates neighbours and not halves."""
+    shape = heads, 2, weight.shape[0] // heads // 2, weight.shape[1]
+    return np.ascontiguousarray(weight.reshape(shape).swapaxes(1, 2).reshape(weight.shape))
+
+
+def write_gguf(file: Path, model: LlamaForCausalLM) -> Path:
+    writer = GGUFWriter(file, "llama")
+    config = model.config
+    writer.add_tags(["one", "two"])
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(64)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KEYS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_vocab_size(len(TOKENS))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(TOKENS)
+    writer.add_token_types([TokenType.CONTROL if token.startswith("<|") else TokenType.NORMAL for token in TOKENS])
+    writer.add_token_merges(["t h", "th e"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(0)
+    for name, tensor in model.state_dict().items():
+        if name == "lm_head.weight":
+            continue
+        weight = tensor.numpy()
+        if "q_proj" in name or "k_proj" in name:
+            weight = rotated(weight, HEADS if "q_proj" in name else KEYS)
+        for theirs, ours in NAMES.items():
+            name = name.replace(theirs, ours)
+        writer.add_tensor(name, weight)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf", llama())
+
+
+@pytest.fixture(scope="module")
+def tokenizer(file: Path) -> Path:
+    out = file.parent / "tokenizer/tokenizer.json"
+    write_tokenizer(GgufTokenizer(source="gguf", path=str(file)), file, out, None)
+    return out
+
+
+def test_a_model_out_of_a_file_computes_what_it_computed_before(file: Path, tokenizer: Path) -> None:
+    folder = file.parent / "models/tiny/step1"
+    counts = bring_checkpoint(GgufSource(source="gguf", path=str(file)), 1, tokenizer, folder, None)
+    assert counts["bytes"] == (folder / "model.safetensors").stat().st_size
+    tokens_BT = torch.randint(0, len(TOKENS), (2, 12), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = llama()(tokens_BT).logits
+    torch.testing.assert_close(logits(load_model(folder), tokens_BT), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_tokenizer_out_of_a_file_keeps_ids_merges_and_bos(tokenizer: Path) -> None:
+    found = read_tokenizer(tokenizer)
+    assert (found.bos_id, found.vocab_size) == (1, len(TOKENS))
+    ids = found.tokenizer.encode("the théâtre", add_special_tokens=False).ids
+    assert ids[0] == TOKENS.index("the")
+    assert found.tokenizer.decode(ids) == "the théâtre"
+    assert "<|im_start|>" not in [found.tokenizer.id_to_token(id_) for id_ in found.tokenizer.encode("<|im_start|>").ids]
+
+
+def test_the_shape_is_read_from_the_head_of_the_file(file: Path) -> None:
+    model = GgufModel(source="gguf", path=str(file))
+    assert model_shape(model) == ModelShape("llama", 2, 32, 48, len(TOKENS))
+    assert gguf_numbers(file)["llama.attention.layer_norm_rms_epsilon"] == pytest.approx(1e-5)
+
+
+def test_what_is_missing_is_said_in_one_line(file: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (file.parent / "carrier").mkdir(exist_ok=True)
+    monkeypatch.syspath_prepend(file.parent)
+    (file.parent / "carrier/__init__.py").write_text("raise RuntimeError('nothing of it is run')")
+    (file.parent / "carrier/tiny.gguf").write_bytes(file.read_bytes())
+    assert list(GgufFile(package="carrier", path="tiny.gguf").problems("models.m")) == []
+    for settings, line in (
+        ({"package": "nowhere", "path": "a"}, "models.m.package: there is no package 'nowhere' here"),
+        ({"package": "carrier", "path": "other.gguf"}, "models.m.path: .*carrier/other.gguf cannot be read"),
+        ({"path": str(tokenizer)}, "models.m.path: .*tokenizer.json is no GGUF file"),
+    ):
+        (problem,) = GgufFile.model_validate(settings).problems("models.m")
+        assert re.match(line, problem)
+
+
+def test_a_file_that_transformers_cannot_read_is_one_line(file: Path, tokenizer: Path) -> None:
+    cut = file.parent / "cut.gguf"
+    cut.write_bytes(file.read_bytes()[:2000])
+    source = GgufSource(source="gguf", path=str(cut))
+    with pytest.raises(UserError, match=r"models\.tiny\.path: .*cut\.gguf: transformers cannot read this model"):
+        bring_checkpoint(source, 1, tokenizer, file.parent / "models/tiny/step2", None)
+    assert not (file.parent / "models/tiny/step2").exists()
