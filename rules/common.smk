@@ -20,6 +20,7 @@ from ontogeny.config.comparison import (
     dictionaries_drawn,
     dictionaries_of_layers,
     dictionaries_of_two_models,
+    sizes_swept,
 )
 from ontogeny.config.database import EMBEDDED
 from ontogeny.config.inputs import model_files

@@ -19,6 +19,10 @@ FIGURES = {
         "Sparsity and reconstruction",
         of_runs(RECONSTRUCTION, *dictionaries_drawn(STUDY)),
     ),
+    "sweep": (
+        "Sparsity and reconstruction",
+        of_runs(RECONSTRUCTION, *sizes_swept(STUDY)) if sizes_swept(STUDY) else [],
+    ),
     "reconstruction": (
         "Reconstruction over training",
         of_runs(RECONSTRUCTION, FEATURED) + losses_of_runs(FEATURED),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import axis_tables
 import figure_tables as made_up
+import sweep_tables
 
 
 def default_tables(folder: Path) -> dict[str, list[Path]]:
@@ -18,6 +19,8 @@ def default_tables(folder: Path) -> dict[str, list[Path]]:
             *(made_up.reconstruction(folder, run, made_up.SITES[-1:], gain=0.18) for run in singles),
             made_up.reconstruction(folder, made_up.identity("untrained", 32), made_up.UNTRAINED, shift=-0.02),
         ],
+        "sweep": sweep_tables.sweep(folder),
+        "density": [sweep_tables.density(folder)],
         "reconstruction": reconstructions + [made_up.nll(folder, run) for run in crosscoders],
         "decoder_norms": [table := made_up.features(folder, made_up.norms(2048))],
         "evolution_overview": made_up.overview_of(folder, table),

@@ -100,7 +100,7 @@ def test_a_run_without_histograms_has_an_empty_table(activations: Path, tmp_path
     assert len(pd.read_csv(tmp_path / "run/density.csv")) == 0
 
 
-def test_planted_dead_neurons_come_back_and_stand_for_planted_features(activations: Path, tmp_path: Path) -> None:
+def test_planted_dead_neurons_come_back_and_stand_for_planted_features(activations: Path) -> None:
     """Half of the latents cannot fire; after a resampling they do, and find features that nobody stood for."""
     dead, found = list(range(16, 32)), {}
     true_GM = planted(1).directions_GSD.reshape(24, -1)
@@ -114,7 +114,9 @@ def test_planted_dead_neurons_come_back_and_stand_for_planted_features(activatio
         for step in range(reader.steps):
             if policy == "resample" and step == 100:
                 assert (stepper.firings(reader.read(0).raw_BSD)[dead] == 0).all()
-                assert resample(stepper, [batch.raw_BSD for batch in reader.sample(1024, 0)], generator(0, "test")) == 16
+                assert (
+                    resample(stepper, [batch.raw_BSD for batch in reader.sample(1024, 0)], generator(0, "test")) == 16
+                )
                 assert (stepper.firings(reader.read(0).raw_BSD)[dead] > 0).all()
             stepper.step(reader.read(step).raw_BSD, logged=False)
         learnt_LM = stepper.crosscoder.W_dec.detach().flatten(1).double().numpy()

@@ -126,7 +126,9 @@ def test_a_tokenizer_out_of_a_file_keeps_ids_merges_and_bos(tokenizer: Path) -> 
     ids = found.tokenizer.encode("the théâtre", add_special_tokens=False).ids
     assert ids[0] == TOKENS.index("the")
     assert found.tokenizer.decode(ids) == "the théâtre"
-    assert "<|im_start|>" not in [found.tokenizer.id_to_token(id_) for id_ in found.tokenizer.encode("<|im_start|>").ids]
+    assert "<|im_start|>" not in [
+        found.tokenizer.id_to_token(id_) for id_ in found.tokenizer.encode("<|im_start|>").ids
+    ]
 
 
 def test_the_shape_is_read_from_the_head_of_the_file(file: Path) -> None:

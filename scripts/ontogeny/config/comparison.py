@@ -50,6 +50,16 @@ def dictionaries_of_layers(study: "Study") -> tuple[str, ...]:
     )
 
 
+def sizes_swept(study: "Study") -> tuple[str, ...]:
+    """Dictionaries that sweep both their size and their sparsity or k."""
+    dictionaries = study.dictionaries.items()
+    return tuple(
+        name
+        for name, own in dictionaries
+        if len(own.latents) > 1 and max(len(own.k or ()), len(own.sparsity or ())) > 1
+    )
+
+
 def _point(settings: RunSettings) -> tuple[int, int | None, float | None]:
     """Name the point of a sweep that a run stands for, which leaves its seed open."""
     return settings.latents, settings.k, settings.sparsity

@@ -2,7 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from ontogeny.config.comparison import dictionaries_drawn, dictionaries_of_layers, dictionaries_of_two_models
+from ontogeny.config.comparison import (
+    dictionaries_drawn,
+    dictionaries_of_layers,
+    dictionaries_of_two_models,
+    sizes_swept,
+)
 from ontogeny.config.models import PlantedModel, TrainedModel
 from ontogeny.config.superposition import superposition_sweeps
 
@@ -22,6 +27,7 @@ def drawable_figures(study: "Study") -> tuple[str, ...]:
     conditions = {
         "superposition": bool(swept),
         "pareto": bool(dictionaries_drawn(study)),
+        "sweep": bool(sizes_swept(study)),
         "reconstruction": featured not in swept,
         "density": study.runs(featured)[run].keeps_densities,
         "decoder_norms": several,

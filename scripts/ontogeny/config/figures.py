@@ -97,6 +97,13 @@ class NormAsStrengthFigure(PageFigure):
     """Seed of these draws."""
 
 
+class SweepFigure(PageFigure):
+    """Unexplained variance and dead features against L0, one column a dictionary."""
+
+    height: Millimetres = 80.0
+    """Millimetres."""
+
+
 class DensityFigure(PageFigure):
     """How often features fire, over training and around resamplings."""
 
@@ -177,6 +184,8 @@ class FiguresSettings(Settings):
     """Dictionary and run that figures of one run show; by default the middle run of the dictionary with most sites."""
     pareto: FigureSettings = FigureSettings()
     """L0 against explained variance."""
+    sweep: SweepFigure = SweepFigure()
+    """FVU and dead features against L0 of every dictionary that sweeps size and sparsity."""
     reconstruction: ReconstructionFigure = ReconstructionFigure()
     """FVU, loss and recovered loss per site."""
     density: DensityFigure = DensityFigure()

@@ -1,0 +1,68 @@
+"""The figures of sweeps and densities draw the numbers of their tables."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from figure_drawing import drawn
+from sweep_tables import density, sweep
+
+from ontogeny.densities import EDGES
+from ontogeny.errors import UserError
+from ontogeny.figures.density import caption
+
+
+def test_a_sweep_has_a_column_a_dictionary_and_a_line_a_size(tmp_path: Path) -> None:
+    files = sweep(tmp_path, layers=3)
+    figure, numbers = drawn("sweep", files)
+    assert len(numbers) == len(files) == 18
+    assert [axis.get_title() for axis in figure.axes[::2]] == ["block 0", "block 1", "block 2"]
+    for column, layer in enumerate(range(3)):
+        for row, metric in enumerate(("fvu", "dead")):
+            drawn_lines = figure.axes[2 * column + row].lines
+            for line, size in zip(drawn_lines, (128, 512), strict=True):
+                expected = []
+                for k in (4, 16, 64):
+                    table = pd.read_csv(tmp_path / f"metrics/block-{layer}/latents{size}-k{k}-seed0/reconstruction.csv")
+                    pooled = table[table.model.isna()].set_index("metric").value
+                    expected.append((pooled.l0, pooled[metric]))
+                np.testing.assert_allclose(line.get_xydata(), expected)
+    assert len({axis.get_ylim() for axis in figure.axes[::2]}) == 1
+
+
+def test_densities_are_drawn_as_they_are_counted(tmp_path: Path) -> None:
+    file = density(tmp_path)
+    figure, numbers = drawn("density", [file])
+    table = pd.read_csv(file)
+    assert len(figure.axes) == 1 + 4
+    assert len(numbers) == len(table)
+    for axis, step in zip(figure.axes[1:], (96, 192, 288, 384), strict=True):
+        assert axis.get_title() == f"step {step:,}"
+        before, after = (table[(table.step == step) & (table.moment == moment)] for moment in ("before", "after"))
+        for patch, rows in zip(axis.patches, (before, after), strict=False):
+            values = patch.get_data().values
+            assert values[0] == rows[rows.low.isna()].latents.iloc[0] / 4096
+            assert values.sum() == pytest.approx(1)
+            filled = rows[rows.latents > 0].dropna()
+            np.testing.assert_allclose(values[values > 0][1:], filled.latents / 4096)
+            edges = patch.get_data().edges
+            np.testing.assert_allclose(edges[:-1][values > 0][1:], filled.low)
+            assert edges[-1] == EDGES[-1]
+    first, last = (table[table.low.isna() & (table.step == step)].latents.iloc[0] / 40.96 for step in (96, 512))
+    assert f"{first:.3g} % before" in caption(numbers).finding
+    assert f"{last:.3g} % after step 512" in caption(numbers).finding
+
+
+def test_densities_without_resampling_are_one_panel(tmp_path: Path) -> None:
+    figure, _ = drawn("density", [density(tmp_path, resamplings=0)])
+    assert len(figure.axes) == 1
+
+
+def test_a_run_without_histograms_is_one_line(tmp_path: Path) -> None:
+    file = density(tmp_path)
+    file.write_text("step,moment,low,high,latents,rows\n")
+    with pytest.raises(UserError, match=r"density\.csv: the table has no rows"):
+        drawn("density", [file])
+    with pytest.raises(UserError, match="there are 2; expected the density.csv of one run"):
+        drawn("density", [file, file])
