@@ -23,7 +23,7 @@ DESCRIPTION = (
     "Where a run has several seeds, points are means."
 )
 
-METRICS = {"fvu": "Unexplained variance (FVU)", "dead": "Dead features (share)"}
+METRICS = {"fvu": "FVU", "dead": "Dead features (share)"}
 """What the rows of panels show."""
 X = "l0"
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -97,7 +97,7 @@ def _frame(axis: Axes, numbers: pd.DataFrame, metric: str, outer: bool, lowest: 
     """Give a panel the limits that all of its kind share, and names where it stands at an edge."""
     axis.set_xscale("log")
     axis.set_xlim(numbers[X].min() / 1.3, numbers[X].max() * 1.3)
-    axis.xaxis.set_major_locator(LogLocator(10))
+    axis.xaxis.set_major_locator(LogLocator(10, subs=(1, 3)))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_ylim(0, max(1.08 * numbers[metric].max(), 0.05))
