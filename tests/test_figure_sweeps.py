@@ -64,5 +64,5 @@ def test_a_run_without_histograms_is_one_line(tmp_path: Path) -> None:
     file.write_text("step,moment,low,high,latents,rows\n")
     with pytest.raises(UserError, match=r"density\.csv: the table has no rows"):
         drawn("density", [file])
-    with pytest.raises(UserError, match="there are 2; expected the density.csv of one run"):
+    with pytest.raises(UserError, match=r"there are 2; expected the density\.csv of one run"):
         drawn("density", [file, file])

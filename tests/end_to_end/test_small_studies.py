@@ -52,7 +52,6 @@ def losses_are_ordered(results: Path, dictionary: str, run: str, model: str) -> 
 
 
 def test_monosemantic_resamples_four_times_and_draws_densities(tmp_path: Path) -> None:
-    # Half of what is silent for two steps of 128 rows is not dead for good, which is enough to see the schedule.
     shape = {"latents": [128], "batch_size": 128, "density_rows": 1024, "density_histograms": 4, "sparsity": [4.0]}
     results = ran(
         "monosemantic-small",
