@@ -21,8 +21,8 @@ TITLE = "Feature density over training"
 DESCRIPTION = (
     "How often features fire: the share of training rows on which one does, on a log axis, with features that are "
     "silent on all of these rows in a slot of their own. (a) All features over training, one histogram a column, "
-    "darker for more features (by the square root of their share); dotted lines are resamplings, at which dead features "
-    "start again. "
+    "darker for more features (by the square root of their share); dotted lines are resamplings, at which dead "
+    "features start again. "
     "Then each resampling by itself: the histogram just before (grey area) and just after (line)."
 )
 
