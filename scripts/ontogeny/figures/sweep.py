@@ -8,10 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from ontogeny.colours import shades
 from ontogeny.config.figures import FigureStyle, SweepFigure
 from ontogeny.errors import UserError
 from ontogeny.figures.caption import Caption, among, counted, listed, rounded
-from ontogeny.figures.style import SINGLES, End, display_name, label_ends, page, panel, room, shades
+from ontogeny.figures.style import SINGLES, End, display_name, label_ends, page, panel, room
 from ontogeny.figures.tables import over_seeds, read_metrics
 
 TITLE = "Sparsity and size at every site"
