@@ -86,7 +86,7 @@ class Recipe(Settings):
     """Squared error of a row: summed over sites (Lindsey et al. 2024) or averaged (Ge et al. 2025)."""
     initialisation: Literal["tied", "independent"] = "tied"
     """`tied`: every site starts from one draw, which lets features align over sites, and sizes of one seed start alike;
-    `independent`: every site and every size has a draw of its own."""
+    `independent`: every site has a draw of its own, and so has every size of a dictionary over one site."""
     decoder_norm: Positive | Literal["search"] = 0.1
     """Norm of a latent's decoder at each site at the start; `search`: the best on the first batch."""
     learning_rate: Positive = 1e-3

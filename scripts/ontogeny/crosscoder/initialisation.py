@@ -22,7 +22,7 @@ def unit_decoder(settings: RunSettings, d_model: int, own: slice = slice(None)) 
 
     Args:
         settings: the run; `tied` gives all sites one draw, of which a smaller dictionary has the beginning;
-            `independent` gives a draw to each site and size, but for shared latents.
+            `independent` gives a draw to each site, but for shared latents, and over one site to each size.
         d_model: D.
         own: the sites that are wanted; they get the same directions whatever the others are.
 
@@ -30,7 +30,8 @@ def unit_decoder(settings: RunSettings, d_model: int, own: slice = slice(None)) 
         (shape: [L, S, D]), S the sites that are wanted.
     """
     tied, sites = settings.initialisation == "tied", len(settings.sites)
-    random = generator(settings.seed, "initialisation", *(() if tied else (settings.latents,)))
+    own_draw = (settings.latents,) if sites == 1 and not tied else ()
+    random = generator(settings.seed, "initialisation", *own_draw)
     pieces = []
     for first in range(0, settings.latents, LATENTS_AT_A_TIME):
         shape = min(LATENTS_AT_A_TIME, settings.latents - first), 1 if tied else sites, d_model
