@@ -1,6 +1,8 @@
 """Servers that are busy, broken, silent or not there: a few more attempts, or one clear line, and nothing that hangs."""
 
+import asyncio
 import json
+import re
 import socket
 import subprocess
 import time
@@ -16,6 +18,7 @@ from judge import Failure, knowing, serving
 from ontogeny.config.interpretation import InterpretationSettings
 from ontogeny.errors import UserError
 from ontogeny.interpretation import endpoint
+from ontogeny.interpretation.endpoint import Endpoint
 from ontogeny.interpretation.ratings import write_interpretations
 
 KEY = "sk-ThisIsTheSecret-4711"
@@ -152,6 +155,81 @@ def test_an_unreachable_server_is_one_line_at_once(tmp_path: Path) -> None:
     assert f"http://127.0.0.1:{port}/v1/chat/completions: the server cannot be reached (" in said
     assert time.monotonic() - start < 5
     assert "cannot be reached" in message(tmp_path, made_up.settings("http://no-such-host.invalid/v1"))
+
+
+async def answering(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer one question, and hang up."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(int(re.search(rb"content-length: (\d+)", head.lower())[1]))
+    body = b'{"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}'
+    writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    await writer.drain()
+    writer.close()
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_a_server_that_is_gone_after_an_answer_may_come_back(monkeypatch: pytest.MonkeyPatch, back: bool) -> None:
+    monkeypatch.setattr(endpoint, "BACKOFF", (0.1,) * (20 if back else 2))
+
+    async def ask_twice() -> list[str]:
+        server = await asyncio.start_server(answering, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with Endpoint(made_up.settings(f"http://127.0.0.1:{port}/v1"), None) as asked:
+            first = await asked.ask([{"role": "user", "content": "well?"}])
+            server.close()
+            await server.wait_closed()
+            waiting = asyncio.create_task(asked.ask([{"role": "user", "content": "and now?"}]))
+            await asyncio.sleep(0.15)
+            if back:
+                server = await asyncio.start_server(answering, "127.0.0.1", port)
+            try:
+                return [first.text, (await waiting).text]
+            finally:
+                server.close()
+
+    if back:
+        assert asyncio.run(ask_twice()) == ["yes", "yes"]
+    else:
+        with pytest.raises(UserError, match=r"the server cannot be reached \(.*\); answers so far are kept"):
+            asyncio.run(ask_twice())
+
+
+@pytest.mark.parametrize(
+    ("address", "key", "warned"),
+    [
+        ("http://judge.example:8000/v1", KEY, True),
+        ("http://192.168.0.7/v1", KEY, True),
+        ("https://judge.example/v1", KEY, False),
+        ("http://judge.example/v1", None, False),
+        ("http://localhost:8000/v1", KEY, False),
+        ("http://127.0.0.1:8000/v1", KEY, False),
+        ("http://[::1]:8000/v1", KEY, False),
+    ],
+)
+def test_a_key_that_others_can_read_is_warned_of(address: str, key: str | None, warned: bool) -> None:
+    said = Endpoint(made_up.settings(address, key="JUDGE_KEY"), key).readable_key()
+    assert (said is not None) == warned
+    assert KEY not in str(said)
+
+
+def test_the_warning_is_in_the_log_before_the_first_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    message(tmp_path, made_up.settings("http://no-such-host.invalid/v1", key="JUDGE_KEY"))
+    (said,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert said == (
+        "interpretation.endpoint: the key that JUDGE_KEY holds goes to no-such-host.invalid over plain http, where "
+        "others on the way can read it; use https if the server speaks it"
+    )
+
+
+def test_a_cache_that_cannot_be_written_stops_before_any_request(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("no folder")
+    with serving(knowing) as judge:
+        said = message(tmp_path, made_up.settings(judge.address))
+        assert judge.requests == []
+    assert said.startswith(f"{tmp_path / 'cache'}: answers cannot be kept in this folder (File exists), and would be ")
 
 
 @pytest.mark.parametrize("address", ["http://999.1.1.1/v1", "http://xn--a/v1"])

@@ -1,5 +1,6 @@
 """Explanations, ratings and scores of features: known answers from a judge that keeps a known rule."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from evaluation_study import script
-from judge import blind, decisions, kind_of, knowing, serving, windows_in
+from judge import Failure, blind, decisions, kind_of, knowing, serving, windows_in
 
 from ontogeny.config.interpretation import InterpretationSettings
 from ontogeny.errors import UserError
@@ -255,6 +256,32 @@ def test_what_cannot_be_read_is_never_guessed(tmp_path: Path, caplog: pytest.Log
     assert pd.isna(table.loc[2, "detection"])
     assert table.loc[2, "fuzzing"] == 1.0
     assert "unread answers for 1 features: explanation: it is no JSON" in caplog.text
+
+
+def test_an_answer_that_was_cut_off_is_counted_as_such(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="ontogeny")
+    choice = {"message": {"content": '{"explanation": "sno'}, "finish_reason": "length"}
+    cut = Failure(200, text=json.dumps({"choices": [choice]}))
+    with serving(knowing, [cut] * 3) as judge:
+        interpret(tmp_path, made_up.settings(judge.address), made_up.features(1))
+        table = interpret(tmp_path, made_up.settings(judge.address), made_up.features(2))
+    assert table.loc[0, "problem"] == "explanation: cut off at interpretation.max_tokens"
+    assert table.loc[1, "detection"] == 1.0
+    assert "unread answers for 1 features: explanation: cut off at interpretation.max_tokens" in caplog.text
+    kept = [json.loads(file.read_text())["answer"]["finish_reason"] for file in (tmp_path / "cache").rglob("*.json")]
+    assert sorted(kept) == ["length"] * 3 + ["stop"] * 3
+
+
+def test_answers_whose_end_was_not_kept_are_answers(tmp_path: Path) -> None:
+    cache, messages = Cache(tmp_path, made_up.settings("http://here")), explanation_messages([Window(("a",), (True,))])
+    cache.keep(messages, Answer(text="b", input_tokens=3, output_tokens=1))
+    (file,) = tmp_path.rglob("*.json")
+    entry = json.loads(file.read_text())
+    del entry["answer"]["finish_reason"]
+    told = json.dumps({"text": "b", "input_tokens": 3, "output_tokens": 1}, sort_keys=True)
+    entry["checksum"] = hashlib.sha256(told.encode()).hexdigest()
+    file.write_text(json.dumps(entry))
+    assert cache.find(messages) == Answer(text="b", input_tokens=3, output_tokens=1)
 
 
 def test_costs_are_told_before_the_first_request_and_after_the_last(

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ontogeny.config.interpretation import InterpretationSettings
+from ontogeny.errors import UserError
 from ontogeny.files import write_json
 from ontogeny.interpretation.prompts import Message
 
@@ -23,6 +25,8 @@ class Answer(BaseModel):
     """Tokens of the question, as the server counted them; 0 where it told none."""
     output_tokens: int
     """Tokens of the answer."""
+    finish_reason: str | None = None
+    """Why the server ended it; `length` where it was cut off."""
 
 
 class _Entry(BaseModel):
@@ -42,6 +46,22 @@ class Cache:
         self._folder = folder
         self._settings = settings
 
+    def check(self) -> None:
+        """See that answers can be written, before any is paid for.
+
+        Raises:
+            UserError: the folder cannot be made or written.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._folder):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"{self._folder}: answers cannot be kept in this folder ({error.strerror}), and would be paid for "
+                "again; make it one that can be written and run again"
+            ) from None
+
     def find(self, messages: Sequence[Message]) -> Answer | None:
         """Find the answer to a question; a damaged file is none."""
         question = _hash(request(self._settings, messages))
@@ -49,7 +69,7 @@ class Cache:
             entry = _Entry.model_validate_json(self._file(question).read_bytes())
         except (OSError, ValidationError):
             return None
-        there = entry.question == question and entry.checksum == _hash(entry.answer.model_dump())
+        there = entry.question == question and entry.checksum == _checksum(entry.answer)
         return entry.answer if there else None
 
     def keep(self, messages: Sequence[Message], answer: Answer) -> None:
@@ -59,7 +79,7 @@ class Cache:
             UserError: the disk is full.
         """
         question = _hash(request(self._settings, messages))
-        entry = _Entry(question=question, answer=answer, checksum=_hash(answer.model_dump()))
+        entry = _Entry(question=question, answer=answer, checksum=_checksum(answer))
         write_json(self._file(question), entry.model_dump())
 
     def _file(self, question: str) -> Path:
@@ -71,6 +91,11 @@ def request(settings: InterpretationSettings, messages: Sequence[Message]) -> di
     sampling = {"temperature": settings.temperature, "max_tokens": settings.max_tokens}
     told = {name: value for name, value in sampling.items() if value is not None}
     return {"model": settings.model, "messages": list(messages), **told}
+
+
+def _checksum(answer: Answer) -> str:
+    # Answers whose end was not told are those of before it was kept as well.
+    return _hash(answer.model_dump(exclude_none=True))
 
 
 def _hash(value: object) -> str:

@@ -22,6 +22,9 @@ from ontogeny.interpretation.windows import DETECTION, FUZZING
 ATTEMPTS = 3
 """How often a question is asked whose answers cannot be read."""
 
+CUT_OFF = "cut off at interpretation.max_tokens"
+"""What is wrong with an answer that the server did not let end."""
+
 ValueT = TypeVar("ValueT")
 
 TEMPLATES = {DETECTION: DETECT, FUZZING: FUZZ}
@@ -86,5 +89,6 @@ def replay(cache: Cache, question: Question[ValueT]) -> Reply[ValueT]:
         try:
             return Reply(attempt + 1, value=question.read(answer.text))
         except MalformedAnswerError as error:
-            messages, problem = corrected(messages, answer.text, error), str(error)
+            problem = CUT_OFF if answer.finish_reason == "length" else str(error)
+            messages = corrected(messages, answer.text, error)
     return Reply(ATTEMPTS, problem=problem)

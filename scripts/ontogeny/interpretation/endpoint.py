@@ -4,7 +4,9 @@ import asyncio
 import time
 from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
 from typing import Annotated, NamedTuple, Self
+from urllib.parse import urlsplit
 
 import httpx
 from pydantic import BaseModel, Field, ValidationError
@@ -42,6 +44,7 @@ class _Text(BaseModel):
 
 class _Choice(BaseModel):
     message: _Text
+    finish_reason: str | None = None
 
 
 class _Usage(BaseModel):
@@ -63,8 +66,24 @@ class Endpoint:
         self._settings = settings
         self._key = key
         self._url = f"{settings.endpoint}/chat/completions"
+        self._answered = False
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._client = httpx.AsyncClient(headers=headers, timeout=settings.timeout)
+
+    def readable_key(self) -> str | None:
+        """Say, where it is so, that others can read the key on its way: over plain http to another machine."""
+        parts = urlsplit(self._url)
+        host = parts.hostname or ""
+        try:
+            is_here = ip_address(host).is_loopback
+        except ValueError:
+            is_here = host == "localhost" or host.endswith(".localhost")
+        if self._key is None or parts.scheme != "http" or is_here:
+            return None
+        return (
+            f"interpretation.endpoint: the key that {self._settings.key} holds goes to {parts.netloc} over plain http, "
+            "where others on the way can read it; use https if the server speaks it"
+        )
 
     async def __aenter__(self) -> Self:
         await self._client.__aenter__()
@@ -74,7 +93,7 @@ class Endpoint:
         await self._client.aclose()
 
     async def ask(self, messages: Sequence[Message]) -> Answer:
-        """Ask a question; again, after a while, where the server is busy, fails or is silent.
+        """Ask a question; again, after a while, where the server is busy, fails or is silent, or is gone after answers.
 
         Raises:
             UserError: the server cannot be reached, refuses the question, or goes on failing.
@@ -100,7 +119,10 @@ class Endpoint:
             async with asyncio.timeout(seconds):
                 response = await self._client.post(self._url, json=body)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise self._error(f"the server cannot be reached ({first_line(error)}); is it running there?") from None
+            problem = f"the server cannot be reached ({first_line(error)})"
+            if self._answered:
+                return Delay(problem, None)
+            raise self._error(f"{problem}; is it running there?") from None
         except (TimeoutError, httpx.TimeoutException):
             return Delay(f"there was no answer within {seconds:g} s (interpretation.timeout)", None)
         except (httpx.InvalidURL, UnicodeError) as error:
@@ -111,7 +133,9 @@ class Endpoint:
             return Delay(f"the server answers {self._said(response)}", _retry_after(response))
         if not response.is_success:
             raise self._refused(response)
-        return self._read(response)
+        answer = self._read(response)
+        self._answered = True
+        return answer
 
     def _read(self, response: httpx.Response) -> Answer:
         try:
@@ -119,8 +143,13 @@ class Endpoint:
         except ValidationError:
             raise self._error("what the server answers is no chat completion; expected OpenAI's protocol") from None
         usage = completion.usage or _Usage()
-        text = completion.choices[0].message.content or ""
-        return Answer(text=text, input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens)
+        choice = completion.choices[0]
+        return Answer(
+            text=choice.message.content or "",
+            input_tokens=usage.prompt_tokens,
+            output_tokens=usage.completion_tokens,
+            finish_reason=choice.finish_reason,
+        )
 
     def _refused(self, response: httpx.Response) -> UserError:
         status = response.status_code

@@ -122,14 +122,15 @@ def write_interpretations(
         Features, those that were rated, requests, and tokens of questions and answers.
 
     Raises:
-        UserError: the table is missing or damaged, the key is not set, or the server cannot be reached, refuses a
-            question or goes on failing; answers until then are kept.
+        UserError: the table is missing or damaged, the key is not set, answers cannot be kept, or the server cannot be
+            reached, refuses a question or goes on failing; answers until then are kept.
     """
     if settings.endpoint is None or settings.model is None:
         raise UserError("interpretation: endpoint and model must be given; docs/configuration.md says what they hold")
     key = settings.api_key()
     subjects, metadata = read_subjects(windows)
     kept = Cache(cache, settings)
+    kept.check()
     log.info("interpretation: %s", outlook(kept, subjects, settings))
     found, paid = asyncio.run(_interpret(settings, key, kept, subjects))
     log.info("interpretation: asked %s, as the server counts", paid.text(settings))
@@ -148,6 +149,8 @@ async def _interpret(
 ) -> tuple[list[Interpretation], Requests]:
     """Interpret all features, several at a time; the first error ends all."""
     async with Endpoint(settings, key) as endpoint:
+        if warning := endpoint.readable_key():
+            log.warning("%s", warning)
         judge = _Judge(cache, endpoint, settings.concurrency)
         tasks = [asyncio.create_task(judge.interpret(subject)) for subject in subjects]
         try:
