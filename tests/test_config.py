@@ -336,3 +336,18 @@ def test_every_key_of_the_default_study_is_documented() -> None:
         "`evaluation.nll.tokens`",
     ):
         assert f"| {key} |" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "drawn", "left_out"),
+    [
+        ("model-diff-small", {"model_diff", "pareto", "reconstruction", "language_model"}, {"layers", "decoder_norms"}),
+        ("model-diff", {"model_diff", "pareto", "reconstruction"}, {"layers", "language_model", "feature_classes"}),
+        ("cross-layer-small", {"layers", "decoder_norms", "evolution_overview"}, {"model_diff", "two_phases"}),
+        ("cross-layer-gpt2", {"layers", "decoder_norms", "evolution_overview"}, {"model_diff", "language_model"}),
+    ],
+)
+def test_studies_of_models_and_layers_draw_figures_of_their_own(name: str, drawn: set[str], left_out: set[str]) -> None:
+    figures = set(read_study(PROJECT / f"configs/{name}.yaml").figure_names())
+    assert drawn <= figures
+    assert not left_out & figures

@@ -19,7 +19,9 @@ def drawable_figures(study: "Study") -> tuple[str, ...]:
     """Name the figures that a study can draw, by the sites of its featured run and by its models."""
     featured, run = study.featured_run()
     sites, swept = study.sites(featured), superposition_sweeps(study)
-    several = len(sites) > 1
+    several, of_two = len(sites) > 1, bool(dictionaries_of_two_models(study))
+    # Over two models, what evolves is nothing, and the figure of two models has norms and latent scaling.
+    evolves = several and not of_two
     checkpoints = several and len({(site.model, site.hook) for site in sites}) == 1
     learning = checkpoints and not isinstance(study.models[sites[0].model], PlantedModel)
     trained = any(isinstance(model, TrainedModel) and model.training.steps for model in study.models.values())
@@ -30,18 +32,18 @@ def drawable_figures(study: "Study") -> tuple[str, ...]:
         "sweep": not swept and bool(sizes_swept(study)),
         "reconstruction": featured not in swept,
         "density": study.runs(featured)[run].keeps_densities,
-        "decoder_norms": several,
-        "evolution_overview": several,
-        "feature_classes": several,
-        "model_diff": bool(dictionaries_of_two_models(study)),
+        "decoder_norms": evolves,
+        "evolution_overview": evolves,
+        "feature_classes": evolves,
+        "model_diff": of_two,
         "layers": bool(dictionaries_of_layers(study)),
         "robustness": bool(study.evaluation.matching.against),
         "language_model": trained,
         "two_phases": learning,
-        "norm_as_strength": several,
+        "norm_as_strength": evolves,
         "attribution": reads_text,
         "necessity_sufficiency": reads_text,
-        "feature_types": several and reads_text,
+        "feature_types": evolves and reads_text,
         "complexity": learning,
     }
     return tuple(name for name, holds in conditions.items() if holds)
