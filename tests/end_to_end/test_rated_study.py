@@ -1,5 +1,6 @@
 """The tiny study with another seed to compare with, and features that a language model rates: a server of known rule."""
 
+import re
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -33,9 +34,8 @@ def rated(finished: Workspace, judge: Judge, tmp_path_factory: pytest.TempPathFa
     config = yaml.safe_load(file.read_text())
     config["dictionaries"]["other-seed"] = {**config["dictionaries"]["crosscoder"], "k": [8], "seeds": [1]}
     config["evaluation"]["matching"] = {"against": ["other-seed"]}
-    config["interpretation"] = {
-        "endpoint": judge.address, "model": "judge-1", "key": "JUDGE_KEY", "features": 12, "examples": 4, "tests": 8,
-    }  # fmt: skip
+    chosen = {"features": 12, "window": 8, "examples": 4, "tests": 8}
+    config["interpretation"] = {"endpoint": judge.address, "model": "judge-1", "key": "JUDGE_KEY", **chosen}
     file.write_text(yaml.safe_dump(config))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUDGE_KEY", KEY)
@@ -55,7 +55,9 @@ def test_features_are_rated_and_drawn(rated: Workspace, judge: Judge) -> None:
     assert len(frame) == 12
     assert frame["complexity"].between(1, 5).all()
     assert frame["explanation"].str.startswith("the text [").all()
-    assert frame["detection"].between(0, 1).all()
+    scores = frame[["detection", "fuzzing"]]
+    assert scores.stack().between(0, 1).all()
+    assert (scores.count() > 6).all(), "a test without windows of both kinds is not made"
     labels = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
     assert (labels["study"], labels["run"], labels["model"]) == ("default", "latents128-k8-seed0", "judge-1")
     typed = pq.read_table(rated.folder / "results/metrics/crosscoder/latents128-k8-seed0/feature_types.parquet")
@@ -64,10 +66,9 @@ def test_features_are_rated_and_drawn(rated: Workspace, judge: Judge) -> None:
     assert numbers.loc[numbers["panel"] == "rating median", "features"].sum() == 12
     assert set(numbers["judge"]) == {"judge-1"}
     assert judge.headers[0]["Authorization"] == f"Bearer {KEY}"
-    assert (
-        "still to ask, about: 36 requests"
-        in (rated.folder / "results/logs/interpretation/crosscoder/latents128-k8-seed0.log").read_text()
-    )
+    log = (rated.folder / "results/logs/interpretation/crosscoder/latents128-k8-seed0.log").read_text()
+    (told,), (asked,) = (re.findall(rf"{when} (\d+) requests", log) for when in ("still to ask, about:", "asked"))
+    assert told == asked == str(12 + scores.count().sum())
     assert "Of 12 features rated by judge-1" in (rated.folder / "results/figures/index.html").read_text()
 
 
@@ -81,7 +82,7 @@ def test_the_key_is_in_no_file(rated: Workspace) -> None:
     ("path", "value", "expected"),
     [
         (("interpretation", "model"), "judge-2", RATED),
-        (("interpretation", "window"), 16, {"windows": 1, **RATED}),
+        (("interpretation", "window"), 12, {"windows": 1, **RATED}),
         (("interpretation", "features"), 8, {"windows": 1, **RATED}),
         (("evaluation", "matching", "cosine"), 0.5, {"matching": 1, "robustness_figure": 1, "gallery": 1}),
         (("evaluation", "feature_types", "context"), 4, {"feature_types": 1, "feature_types_figure": 1, "complexity_figure": 1, "gallery": 1}),
