@@ -102,8 +102,8 @@ def test_finished_study_has_nothing_to_do(finished: Workspace) -> None:
         (("evaluation", "ngram", "tokens"), 1024, {"ngram": 1, "two_phases_figure": 1, "gallery": 1}),
         (("evaluation", "probes", "features"), 64, {"probes": 1, "norm_as_strength_figure": 1, "gallery": 1}),
         (("figures", "two_phases", "warmup_steps"), 4, {"two_phases_figure": 1, "gallery": 1}),
-        (("evaluation", "tasks", "items"), 32, {**TASKS, "gallery": 1}),
-        (("evaluation", "feature_types", "context"), 4, {**TYPES, "gallery": 1}),
+        (("evaluation", "tasks", "items"), 32, {**TASKS, "database": 1, "gallery": 1}),
+        (("evaluation", "feature_types", "context"), 4, {**TYPES, "database": 1, "gallery": 1}),
         (("database", "uri"), "mongodb://localhost:27017", {"database": 3}),
         (
             ("dictionaries", "crosscoder", "k"),
