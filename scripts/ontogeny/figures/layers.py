@@ -21,7 +21,6 @@ from ontogeny.figures.style import (
     CROSSCODERS,
     GREY,
     SINGLES,
-    THIN,
     End,
     label_ends,
     letter,
@@ -39,12 +38,12 @@ DESCRIPTION = (
     "layer. (a) Features by the number of layers where their decoder norm is above tau times its largest. (b) "
     "Features by the layer where their decoder norm is largest. (c) Mean normalised decoder norm at each layer of the "
     "features that are largest at one layer (dot), darker for later layers. (d) Fraction of variance unexplained "
-    "(FVU) of heldout activations at each layer: circles are runs of the crosscoder, darker for more active features, "
-    "and squares of as dark a shade the SAEs of single layers, at each layer the one whose L0 is nearest. (e) Change "
-    "of the model's next-token loss when one layer is patched with its reconstruction, against L0, the mean number of "
-    "features active on a token: of the crosscoder, which reads all layers and shares its features among them, and of "
-    "SAEs of single layers. Features of the crosscoder are those of a pass of the unpatched model, so that a layer is "
-    "also reconstructed from layers after it."
+    "(FVU) of heldout activations at each layer: circles are runs of the crosscoder, squares SAEs of single layers "
+    "with the same settings, darker for more active features. (e) Change of the model's next-token loss when one "
+    "layer is patched with its reconstruction, against L0, the mean number of features active on a token: of the "
+    "crosscoder, which reads all layers and shares its features among them, and of SAEs of single layers. Features of "
+    "the crosscoder are those of a pass of the unpatched model, so that a layer is also reconstructed from layers "
+    "after it."
 )
 
 KINDS = {"crosscoder": (CROSSCODERS[0], "o"), "SAE of the layer": (SINGLES[1], "s")}
@@ -180,19 +179,15 @@ def _draw_profiles(axis: Axes, rows: pd.DataFrame, sites: SiteAxis) -> None:
 
 
 def _draw_errors(axis: Axes, rows: pd.DataFrame, sites: SiteAxis) -> None:
-    """Draw the error of every run over all layers, and of the SAE of each layer whose L0 is nearest to that run's."""
-    of_all, of_one = (rows[rows["kind"] == kind] for kind in KINDS)
+    """Draw a line for every run over all layers, and one through the SAEs of single layers of each point of a sweep."""
     hooks, ends = {site.hook: at for site, at in zip(sites.sites, sites.positions, strict=True)}, []
-    runs = [own for _, own in of_all.groupby(["x", *RUN])]
-    colours = [shades(colour, len(runs)) for colour, _ in KINDS.values()]
-    for own, of_run, of_saes in zip(runs, *colours, strict=True):
-        l0 = float(own["x"].iloc[0])
-        far = (np.log(of_one["x"]) - np.log(l0)).abs()
-        nearest = of_one.assign(far=far).sort_values("far", kind="stable").drop_duplicates("hook")
-        nearest = nearest.assign(at=nearest["hook"].map(hooks)).sort_values("at")
-        axis.plot(nearest["at"], nearest["value"], color=of_saes, marker="s", markersize=2, linewidth=THIN)
-        axis.plot(own["hook"].map(hooks), own["value"], color=of_run, marker="o", markersize=2.5)
-        ends.append(End(float(sites.positions[-1]), float(own["value"].iloc[-1]), f"L0 {rounded(l0)}", of_run))
+    for (kind, (colour, marker)), by in zip(KINDS.items(), (RUN, RUN[1:]), strict=True):
+        points = [own for _, own in rows[rows["kind"] == kind].groupby(by)]
+        points.sort(key=lambda own: float(own["x"].mean()))
+        for own, shade in zip(points, shades(colour, len(points)), strict=True):
+            axis.plot(own["hook"].map(hooks), own["value"], color=shade, marker=marker, markersize=2.5)
+            name = "L0 " + " to ".join(dict.fromkeys(rounded(end) for end in (own["x"].min(), own["x"].max())))
+            ends.append(End(float(sites.positions[-1]), float(own["value"].iloc[-1]), name, shade))
     sites.mark(axis)
     axis.set_ylim(0, 1.08 * float(rows["value"].max()))
     axis.set_ylabel("Unexplained variance (FVU)")
