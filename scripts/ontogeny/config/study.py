@@ -16,9 +16,9 @@ from ontogeny.config.drawable import drawable_figures
 from ontogeny.config.evaluation import EvaluationSettings
 from ontogeny.config.figures import FiguresSettings
 from ontogeny.config.hooks import hook_problem, hook_width
-from ontogeny.config.inputs import missing_checkpoint
+from ontogeny.config.inputs import model_problems
 from ontogeny.config.interpretation import InterpretationSettings, interpretation_problems
-from ontogeny.config.models import GgufModel, LocalModel, ModelSettings, PlantedModel, TrainedModel
+from ontogeny.config.models import ModelSettings, PlantedModel, TrainedModel
 from ontogeny.config.shapes import model_shape
 from ontogeny.config.starts import start_problems
 from ontogeny.config.superposition import superposition_problems
@@ -91,7 +91,7 @@ class Study(Settings):
         yield from corpus_problems(self.corpus)
         yield from tokenizer_problems(self.tokenizer)
         for name, model in self.models.items():
-            yield from _model_problems(f"models.{name}", model)
+            yield from model_problems(f"models.{name}", model)
         yield from start_problems(self.models)
         for name, dictionary in self.dictionaries.items():
             yield from _dictionary_problems(f"dictionaries.{name}", dictionary, self.models)
@@ -212,21 +212,6 @@ def selected_steps(selection: SiteSelection, model: ModelSettings) -> tuple[int,
     if selection.checkpoints == "all":
         return model.checkpoints
     return model.checkpoints[-1:] if selection.checkpoints == "last" else selection.checkpoints
-
-
-def _model_problems(where: str, model: ModelSettings) -> Iterator[str]:
-    if isinstance(model, TrainedModel):
-        shape, steps = model.architecture, model.training.steps
-        if shape.d_model % shape.heads:
-            yield f"{where}.architecture: {shape.heads} heads do not divide d_model {shape.d_model}"
-        if model.checkpoints[-1] > steps:
-            yield f"{where}.checkpoints: step {model.checkpoints[-1]} is after the last training step, {steps}"
-    if isinstance(model, GgufModel):
-        yield from model.problems(where)
-    if isinstance(model, LocalModel):
-        folder = missing_checkpoint(model)
-        if folder:
-            yield f"{where}.path: there is no model in {folder}/ (no config.json); expected one folder per checkpoint"
 
 
 def _dictionary_problems(where: str, dictionary: DictionarySettings, models: dict[str, ModelSettings]) -> Iterator[str]:
