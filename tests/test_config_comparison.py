@@ -1,11 +1,16 @@
 """Which runs a study compares with the featured one."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 from test_config import changed
 
-from ontogeny.config.comparison import compared_runs, dictionaries_drawn
+from ontogeny.config.comparison import compared_runs, dictionaries_drawn, pareto_dictionaries
 from ontogeny.config.load import load_study
 from ontogeny.errors import UserError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def test_runs_of_the_featured_point_are_compared_with_it() -> None:
@@ -17,6 +22,14 @@ def test_runs_of_the_featured_point_are_compared_with_it() -> None:
     config = changed("dictionaries", "crosscoder", "seeds", value=[0, 5])
     config["evaluation"]["matching"]["against"] = ["crosscoder"]
     assert compared_runs(load_study(config)) == (("crosscoder", f"{run}5"),)
+
+
+def test_sweeps_of_every_block_have_their_own_figure_in_place_of_pareto() -> None:
+    supertiny = yaml.safe_load((CONFIGS / "supertiny-small.yaml").read_text())
+    assert pareto_dictionaries(load_study(supertiny)) == ()
+    assert "sweep" in load_study(supertiny).figure_names()
+    supertiny["dictionaries"]["block-2"]["latents"] = [512]
+    assert pareto_dictionaries(load_study(supertiny)) == tuple(supertiny["dictionaries"])
 
 
 def test_dictionaries_that_start_alike_are_not_compared() -> None:

@@ -15,6 +15,7 @@ from interpreted_features import rated_of
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from test_figure_one_site import tables_at_one_site
 
 from ontogeny.colours import shades
 from ontogeny.figures.axes import mark_steps, site_axis
@@ -72,6 +73,7 @@ VARIANTS: dict[str, tuple[str, Callable[[Path], list[Path]], dict[str, Any]]] = 
     "one site, one run": ("pareto", lambda at: made_up.reconstruction_and_nll(at, made_up.LAST, "sae")[:1], {}),
     "error of sizes and seeds": ("reconstruction", made_up.sizes_and_seeds, {"width": 88}),
     "one site": ("reconstruction", lambda at: made_up.reconstruction_and_nll(at, made_up.LAST, "sae"), {}),
+    "sizes at one site": ("reconstruction", tables_at_one_site, {}),
     "layers": ("reconstruction", lambda at: made_up.reconstruction_and_nll(at, made_up.LAYERS), {}),
     "models": ("reconstruction", lambda at: made_up.reconstruction_and_nll(at, TWO_MODELS), {}),
     "norms over layers": ("decoder_norms", lambda at: made_up.features_of(at, sites=made_up.LAYERS), {}),

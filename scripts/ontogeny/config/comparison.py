@@ -60,6 +60,12 @@ def sizes_swept(study: "Study") -> tuple[str, ...]:
     )
 
 
+def pareto_dictionaries(study: "Study") -> tuple[str, ...]:
+    """Dictionaries of the figure `pareto`; none where `sweep` has them all, each in a panel of its own."""
+    drawn, swept = dictionaries_drawn(study), sizes_swept(study)
+    return () if len(swept) > 2 and set(drawn) <= set(swept) else drawn
+
+
 def _point(settings: RunSettings) -> tuple[int, int | None, float | None]:
     """Name the point of a sweep that a run stands for, which leaves its seed open."""
     return settings.latents, settings.k, settings.sparsity

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING
 
 from ontogeny.config.comparison import (
-    dictionaries_drawn,
     dictionaries_of_layers,
     dictionaries_of_two_models,
+    pareto_dictionaries,
     sizes_swept,
 )
 from ontogeny.config.models import PlantedModel, TrainedModel
@@ -28,7 +28,7 @@ def drawable_figures(study: "Study") -> tuple[str, ...]:
     reads_text = not any(isinstance(study.models[site.model], PlantedModel) for site in sites)
     conditions = {
         "superposition": bool(swept),
-        "pareto": bool(dictionaries_drawn(study)),
+        "pareto": bool(pareto_dictionaries(study)),
         "sweep": not swept and bool(sizes_swept(study)),
         "reconstruction": featured not in swept,
         "density": study.runs(featured)[run].keeps_densities,

@@ -1,6 +1,5 @@
 """Explained variance against L0: what a dictionary explains for how many active features."""
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,12 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from ontogeny.colours import shades
 from ontogeny.config.figures import FigureSettings, FigureStyle
 from ontogeny.errors import UserError
 from ontogeny.figures.caption import Caption, among, counted, listed, rounded
+from ontogeny.figures.l0_axis import limit_l0
 from ontogeny.figures.style import CROSSCODERS, SINGLES, THIN, End, display_name, label_ends, page, panel, room
 from ontogeny.figures.tables import SITE, over_seeds, read_metrics, sites_of
 from ontogeny.site_names import site_names
@@ -165,27 +164,12 @@ def _level(axis: Axes, end: End) -> End:
 def _limits(axis: Axes, numbers: pd.DataFrame) -> None:
     """Give L0 a log axis, unless a run has none, and both axes their names and a margin."""
     low, high = float(numbers[f"{X}_low"].min()), float(numbers[f"{X}_high"].max())
-    if low > 0:
-        margin = max((high / low) ** 0.07, 1.1)
-        axis.set_xscale("log")
-        axis.set_xlim(low / margin, high * margin)
-        axis.set_xticks(_doublings(low / margin, high * margin), minor=False)
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.xaxis.set_minor_locator(NullLocator())
+    limit_l0(axis, low, high)
     bottom, top = float(numbers[f"{Y}_low"].min()), float(numbers[f"{Y}_high"].max())
     margin = max(0.08 * (top - bottom), 0.01)
     axis.set_ylim(bottom - margin, top + margin)
     axis.locator_params(axis="y", nbins=6)
-    axis.set_xlabel("L0 (active features per token)")
     axis.set_ylabel("Explained variance")
-
-
-def _doublings(low: float, high: float) -> list[float]:
-    """Choose ticks of a log axis: powers of 2, or of 8 where these are many; round numbers where there are none."""
-    powers = [2.0**n for n in range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)]
-    if len(powers) < 2:
-        return [float(tick) for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
-    return powers[:: 3 if len(powers) > 7 else 1]
 
 
 def caption(numbers: pd.DataFrame) -> Caption:

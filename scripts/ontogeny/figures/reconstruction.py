@@ -14,6 +14,7 @@ from ontogeny.config.figures import FigureStyle, ReconstructionFigure
 from ontogeny.errors import UserError
 from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, among, counted, listed, rounded
+from ontogeny.figures.one_site import draw_at_one_site, names_at_one_site
 from ontogeny.figures.style import (
     CROSSCODERS,
     GREY,
@@ -43,6 +44,7 @@ DESCRIPTION = (
     "It is not drawn where an ablation costs too little to tell (grey); triangles at an edge stand for values beyond. "
     "One shade per sparsity, darker for more active features; over seeds, lines are means and bands reach from the "
     "lowest to the highest. Training steps are on a log axis with step 0 in a slot of its own. "
+    "A dictionary over one site is drawn against L0, the mean number of features active on a row. "
     "Planted activations have no model, and (a) alone."
 )
 
@@ -84,23 +86,20 @@ def draw(tables: Sequence[Path], settings: ReconstructionFigure, style: FigureSt
     """
     numbers = values(read_metrics(tables), settings.smallest_cost)
     sites = site_axis(sites_of(numbers))
-    looks = _looks(numbers)
+    alone, looks = len(sites.sites) == 1, _looks(numbers)
     names = [name for name in PANELS if (numbers["panel"] == name).any()]
     figure = page(settings)
-    bottom = sites.depth(style)
+    bottom = 9.5 if alone else sites.depth(style)
     labels = {"fvu": [look.label for look in looks.values()], "loss": ["reconstructed"], "recovered": ["ablation"]}
-    gaps = [room(labels[name], style) + GUTTER for name in names]
+    gaps = [room((names_at_one_site(numbers) if alone else labels)[name], style) + GUTTER for name in names]
     width = (settings.width - LEFT - sum(gaps) + GUTTER) / len(names)
     for place, name in enumerate(names):
         left = LEFT + place * width + sum(gaps[:place])
         axis = panel(figure, left, bottom, width, settings.height - bottom - TOP)
-        rows = numbers[numbers["panel"] == name]
-        sites.mark(axis)
-        draw_panel = {"fvu": _draw_fvu, "loss": _draw_loss, "recovered": _draw_recovered}[name]
-        draw_panel(axis, sites, rows, looks)
-        if name == "recovered":
-            _shade(axis, sites, rows, settings.smallest_cost)
-        axis.locator_params(axis="y", nbins=6)
+        if alone:
+            draw_at_one_site(axis, numbers, name)
+        else:
+            _draw_panel(axis, sites, numbers[numbers["panel"] == name], looks, settings.smallest_cost)
         if len(names) > 1:
             letter(axis, "abc"[place])
     return figure, numbers
@@ -194,6 +193,15 @@ def _lines(axis: Axes, sites: SiteAxis, rows: pd.DataFrame, looks: Looks, look: 
     return ends
 
 
+def _draw_panel(axis: Axes, sites: SiteAxis, rows: pd.DataFrame, looks: Looks, smallest_cost: float) -> None:
+    sites.mark(axis)
+    name = rows["panel"].iloc[0]
+    {"fvu": _draw_fvu, "loss": _draw_loss, "recovered": _draw_recovered}[name](axis, sites, rows, looks)
+    if name == "recovered":
+        _shade(axis, sites, rows, smallest_cost)
+    axis.locator_params(axis="y", nbins=6)
+
+
 def _draw_fvu(axis: Axes, sites: SiteAxis, rows: pd.DataFrame, looks: Looks) -> None:
     ends = _lines(axis, sites, rows, looks, {})
     axis.set_ylim(0, 1.08 * rows["high"].max())
@@ -254,18 +262,10 @@ def _shade(axis: Axes, sites: SiteAxis, rows: pd.DataFrame, smallest_cost: float
     if runs:
         widest = max(runs, key=lambda run: sites.edges[run[-1], 1] - sites.edges[run[0], 0])
         middle = (sites.edges[widest[0], 0] + sites.edges[widest[-1], 1]) / 2
-        text = f"ablation costs\n< {rounded(smallest_cost)} nats"
         axis.text(
-            middle,
-            0.5,
-            text,
-            color=GREY,
-            rotation=90,
-            ha="center",
-            va="center",
-            fontsize="small",
-            transform=axis.get_xaxis_transform(),
-        )
+            middle, 0.5, f"ablation costs\n< {rounded(smallest_cost)} nats", color=GREY, rotation=90,
+            ha="center", va="center", fontsize="small", transform=axis.get_xaxis_transform(),
+        )  # fmt: skip
 
 
 def caption(numbers: pd.DataFrame) -> Caption:
