@@ -85,7 +85,7 @@ def test_a_change_upon_an_old_page_is_refused(client: TestClient) -> None:
         ({}, {"origin": "http://evil.example"}),
         ({}, {"origin": "null"}),
         ({}, {"origin": "http://127.0.0.1:9999"}),
-        ({}, {"cookie": "ontogeny_csrf=" + "x" * 43}),
+        ({}, {"cookie": "ontogeny_csrf_8765=" + "x" * 43}),
     ],
 )
 def test_a_change_that_comes_from_elsewhere_is_refused(

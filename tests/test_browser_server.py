@@ -75,7 +75,7 @@ def test_every_page_needs_the_token(guarded: TestClient) -> None:
         assert page.status_code == 401
         assert "crosscoder" not in page.text
     assert guarded.post(address("run", "7/edit"), data={"bookmark": "on"}).status_code == 401
-    guarded.cookies.set("ontogeny_token", "guess")
+    guarded.cookies.set("ontogeny_token_8765", "guess")
     assert guarded.get("/").status_code == 401
 
 
@@ -83,11 +83,21 @@ def test_the_token_becomes_a_cookie(guarded: TestClient) -> None:
     answer = guarded.get(address("run"), params={"sort": "density", "token": TOKEN})
     assert answer.status_code == 303
     assert answer.headers["location"] == address("run", "?sort=density")
-    cookie = next(c for c in answer.headers.get_list("set-cookie") if c.startswith("ontogeny_token="))
+    cookie = next(c for c in answer.headers.get_list("set-cookie") if c.startswith("ontogeny_token_8765="))
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
     assert TOKEN not in cookie
     assert guarded.get(answer.headers["location"]).status_code == 200
+
+
+def test_servers_at_two_ports_of_a_host_do_not_share_cookies(guarded: TestClient) -> None:
+    first, second = "127.0.0.1:8765", "127.0.0.1:8766"
+    guarded.get("/", params={"token": TOKEN}, headers={"host": first})
+    assert guarded.get("/", headers={"host": first}).status_code == 200
+    assert guarded.get("/", headers={"host": second}).status_code == 401
+    guarded.get("/", params={"token": TOKEN}, headers={"host": second})
+    assert len(guarded.cookies.jar) == len({cookie.name for cookie in guarded.cookies.jar}) >= 2
+    assert guarded.get("/", headers={"host": first}).status_code == 200
 
 
 def test_another_name_of_this_machine_is_refused_without_a_token(root: Path, guarded: TestClient) -> None:

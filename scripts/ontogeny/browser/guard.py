@@ -19,6 +19,8 @@ Page: TypeAlias = Callable[[Request, int, str], Response]
 TOKEN_COOKIE, CSRF_COOKIE = "ontogeny_token", "ontogeny_csrf"
 CSRF = re.compile(r"[A-Za-z0-9_-]{43}")
 """What `secrets.token_urlsafe(32)` makes."""
+PORT = re.compile(r":(\d{1,5})$")
+"""The port that a browser knows the server by, in its header Host."""
 LARGEST_FORM = 100_000
 """Bytes of a change at most."""
 
@@ -49,11 +51,11 @@ class Guard:
 
     async def __call__(self, request: Request, call_next: Next) -> Response:
         """Answer a request, or pass it on and complete the answer."""
-        known = request.cookies.get(CSRF_COOKIE, "")
+        known = request.cookies.get(_own(CSRF_COOKIE, request), "")
         request.state.csrf = known if CSRF.fullmatch(known) else secrets.token_urlsafe(32)
         response = self._stop(request) or await call_next(request)
         if request.state.csrf != known:
-            _set_cookie(response, CSRF_COOKIE, request.state.csrf)
+            _set_cookie(response, _own(CSRF_COOKIE, request), request.state.csrf)
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         response.headers.setdefault("Cache-Control", "no-store")
@@ -76,9 +78,9 @@ class Guard:
                 return self._refuse(request, 401, "this is not the token that the server was started with")
             rest = [(name, value) for name, value in request.query_params.multi_items() if name != "token"]
             response = RedirectResponse(request.url.path + (f"?{urlencode(rest)}" if rest else ""), 303)
-            _set_cookie(response, TOKEN_COOKIE, cookie)
+            _set_cookie(response, _own(TOKEN_COOKIE, request), cookie)
             return response
-        if hmac.compare_digest(request.cookies.get(TOKEN_COOKIE, "").encode(), cookie.encode()):
+        if hmac.compare_digest(request.cookies.get(_own(TOKEN_COOKIE, request), "").encode(), cookie.encode()):
             return None
         return self._refuse(request, 401, "this page needs a token; open the address that the server printed")
 
@@ -96,9 +98,15 @@ def check_origin(request: Request, csrf: str) -> None:
     origin = request.headers.get("origin")
     host = request.headers.get("host", "")
     same = origin is None or origin.partition("://")[2] == host
-    cookie = request.cookies.get(CSRF_COOKIE, "")
+    cookie = request.cookies.get(_own(CSRF_COOKIE, request), "")
     if not (same and CSRF.fullmatch(cookie) and hmac.compare_digest(cookie.encode(), csrf.encode())):
         raise ForbiddenError("this change does not come from a page of this server; reload the page and try again")
+
+
+def _own(name: str, request: Request) -> str:
+    """Name a cookie by the port too: a browser sends the cookies of a host to all of its servers."""
+    port = PORT.search(request.headers.get("host", ""))
+    return f"{name}_{port[1]}" if port else name
 
 
 def _set_cookie(response: Response, name: str, value: str) -> None:
