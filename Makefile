@@ -7,7 +7,8 @@
 # make screenshots     pictures of the pages that make browse shows elsewhere, into docs/browser/; SHOWN names run and feature
 # make check-cluster   what a SLURM cluster lacks, one line each; make queue shows its jobs by rule
 # make setup     the environment alone, as on the login node of a cluster
-# CONFIG=configs/<study>.yaml chooses another study for figures, database, browse, report and plan.
+# make prune     runs that the config no longer has leave the database
+# CONFIG=configs/<study>.yaml chooses another study for figures, database, prune, browse, report and plan.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,7 +26,7 @@ STUDY = --profile profiles/local --configfile $(CONFIG)
 # Results of a study are in a folder of its own: results/ of the default one, results/<study>/ of another.
 ROOT = root=$$($(BIN)/python scripts/root.py --config $(CONFIG)) || exit 1
 
-.PHONY: setup figures studies database browse report plan test unit end-to-end test-slurm test-browser screenshots check check-cluster queue bench bench-browser docs lock clean
+.PHONY: setup figures studies database prune browse report plan test unit end-to-end test-slurm test-browser screenshots check check-cluster queue bench bench-browser docs lock clean
 .DEFAULT_GOAL := figures
 
 setup: $(VENV)/.made
@@ -38,6 +39,9 @@ studies: $(VENV)/.made
 
 database: $(VENV)/.made
 	@$(ROOT); $(SNAKEMAKE) $(STUDY) --quiet rules reason host -- $$root/database/
+
+prune: $(VENV)/.made
+	@$(BIN)/python scripts/prune.py --config $(CONFIG)
 
 browse: database
 	@$(BIN)/python scripts/browse.py --config $(CONFIG)

@@ -83,6 +83,21 @@ def test_supertiny_sweeps_every_block(tmp_path: Path) -> None:
     assert all(l0[f"block-{block}", 64, 3.0] < l0[f"block-{block}", 64, 0.3] for block in range(6))
 
 
+def test_superposition_measures_a_sweep_in_one_job(tmp_path: Path) -> None:
+    results = ran(
+        "superposition-small",
+        tmp_path,
+        {"latents": [16, 32], "sparsity": [0.1, 1.0], "log_every": 8},
+        figures={"run": ["sae", "latents32-sparsity1-seed0"]},
+        tokenizer={"source": "train", "vocab_size": 512},
+    )
+    table = pd.read_csv(results / "metrics/sae/superposition.csv")
+    fvu = table[table.metric == "fvu"].set_index(["latents", "sparsity"]).value
+    assert len(fvu) == 4
+    assert all(fvu[latents, 0.1] < fvu[latents, 1.0] for latents in (16, 32))
+    assert (results / "figures/superposition.pdf").stat().st_size > 1000
+
+
 def test_topk_saes_read_the_same_shards(tmp_path: Path) -> None:
     results = ran(
         "pythia-sae-topk-small",

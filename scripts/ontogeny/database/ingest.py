@@ -40,6 +40,7 @@ from ontogeny.database.documents import (
 )
 from ontogeny.database.feature_documents import Details, Feature
 from ontogeny.database.names import claim_name
+from ontogeny.database.removal import remove_contents
 from ontogeny.database.tables import BATCH
 from ontogeny.database.terms import TermBuilder
 from ontogeny.errors import UserError
@@ -165,7 +166,7 @@ def ingest(database: Database[Document], artefacts: Artefacts, run: Run) -> None
     found = runs.find_one({"_id": artefacts.name.id}, {"hash": 1})
     if found is None or found.get("hash") != run.hash:
         runs.replace_one({"_id": artefacts.name.id}, run.model_dump(by_alias=True), upsert=True)
-    _remove_others(database, artefacts.name.id, run.content)
+    remove_contents(database, artefacts.name.id, keep=run.content)
 
 
 def _summarise(artefacts: Artefacts) -> Summary:
@@ -259,18 +260,6 @@ def _is_written(database: Database[Document], run: Run) -> bool:
         (COLUMNS, column),
     )
     return all(database[name].find_one(mark, {"_id": 1}) for name, mark in marks)
-
-
-def _remove_others(database: Database[Document], run: str, content: str) -> None:
-    """Remove the contents of a run that its document does not follow, in pieces that hold no server up."""
-    for other in list(database[CONTENTS].find({"run": run, "_id": {"$ne": content}})):
-        for start in range(0, other["features"], BATCH):
-            piece = {"content": other["_id"], "feature": {"$gte": start, "$lt": start + BATCH}}
-            database[FEATURES].delete_many(piece)
-            database[DETAILS].delete_many(piece)
-        for name in (COLUMNS, TERMS):
-            database[name].delete_many({"content": other["_id"]})
-        database[CONTENTS].delete_one({"_id": other["_id"]})
 
 
 def _keyed(document: Feature | Details) -> Document:
