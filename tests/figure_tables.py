@@ -303,10 +303,10 @@ def tokenizer(folder: Path, size: int = 4096) -> Path:
 
 def ngram(folder: Path, steps: tuple[int, ...] = STEPS) -> Path:
     """Write `ngram-neox.csv`: predictions near unigrams at step 32, then near bigrams."""
-    rows: list[tuple[str, int | None, str, float, int]] = [
-        ("neox", None, "discount", 0.6, 2_000_000),
-        ("neox", None, "nll_unigram", 6.5, 16000),
-        ("neox", None, "nll_bigram", 4.75, 16000),
+    rows: list[tuple[str, int | None, str, float, float, int, int | None]] = [
+        ("neox", None, "discount", 0.6, np.nan, 2_000_000, None),
+        ("neox", None, "nll_unigram", 6.5, 0.05, 16000, 24),
+        ("neox", None, "nll_bigram", 4.75, 0.04, 16000, 24),
     ]
     for step in steps:
         place = np.log2(max(step, 0.5))
@@ -316,11 +316,11 @@ def ngram(folder: Path, steps: tuple[int, ...] = STEPS) -> Path:
             "kl_bigram": 3.8 - 3.1 * learnt,
             "nll": 8.32 - 3.95 * learnt,
         }
-        rows += [("neox", step, metric, value, 16000) for metric, value in kl.items()]
+        rows += [("neox", step, metric, value, 0.03, 16000, 24) for metric, value in kl.items()]
     file = folder / "metrics" / "ngram-neox.csv"
     file.parent.mkdir(parents=True, exist_ok=True)
-    table = pd.DataFrame(rows, columns=["model", "step", "metric", "value", "tokens"])
-    table.astype({"step": "Int64"}).to_csv(file, index=False)
+    table = pd.DataFrame(rows, columns=["model", "step", "metric", "value", "standard_error", "tokens", "groups"])
+    table.astype({"step": "Int64", "groups": "Int64"}).to_csv(file, index=False)
     return file
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from default_tables import default_tables
 from figure_drawing import drawn, lines, words
+from matplotlib.collections import PolyCollection
 
 from ontogeny.figures.norm_as_strength import spearman
 from ontogeny.figures.writer import figure_module
@@ -41,6 +42,23 @@ def test_two_phases_draws_its_tables(tables: dict[str, list[Path]]) -> None:
     drawn_kl = numbers[(numbers["panel"] == "kl") & (numbers["series"] == "bigram")]
     np.testing.assert_array_equal(drawn_kl["value"], value["kl_bigram"])
     assert "smoothing" in set(numbers["panel"])
+
+
+def test_bands_of_two_phases_are_intervals_over_documents(tables: dict[str, list[Path]]) -> None:
+    figure, numbers = drawn("two_phases", tables["two_phases"])
+    measured = numbers[numbers["panel"].isin(["kl", "loss"])]
+    assert set(measured["groups"]) == {24}
+    for error, rows in ((0.05, measured["series"] == "unigram"), (0.04, measured["series"] == "bigram")):
+        loss = measured[rows & (measured["panel"] == "loss")].iloc[0]
+        reach = 2.0687 * error  # the quantile of Student's t with 23 degrees of freedom
+        assert (loss["low"], loss["high"]) == pytest.approx((loss["value"] - reach, loss["value"] + reach), abs=1e-5)
+    others = numbers[~numbers["panel"].isin(["kl", "loss"])]
+    assert others[["low", "high", "groups"]].isna().all(axis=None)
+    bands = [[band for band in axis.collections if isinstance(band, PolyCollection)] for axis in figure.axes]
+    assert [len(found) for found in bands] == [2, 3, 0]
+    after_0 = measured[(measured["panel"] == "kl") & (measured["series"] == "bigram") & (measured["step"] > 0)]
+    (corners,) = (path.vertices for path in bands[0][1].get_paths())
+    assert {*corners[:, 1]} == {*after_0["low"], *after_0["high"]}
 
 
 def test_the_warm_up_is_marked_where_it_is_known(tables: dict[str, list[Path]]) -> None:

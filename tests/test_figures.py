@@ -283,7 +283,9 @@ def test_caption_speaks_of_the_numbers_drawn(tables: dict[str, list[Path]]) -> N
     assert "a uniform guess over 4,096 tokens: 8.32 nats" in captions["language_model"].finding
     assert "KL(model || unigram) is lowest at step 32, 0.3 nats" in captions["two_phases"].finding
     assert "the loss of bigrams is 4.75 nats, which the model passes by step 512" in captions["two_phases"].finding
-    assert captions["two_phases"].tokens == "16,000 heldout tokens, n-grams of 2,000,000 training tokens"
+    assert (
+        captions["two_phases"].tokens == "16,000 heldout tokens of 24 documents, n-grams of 2,000,000 training tokens"
+    )
     assert captions["two_phases"].run == "model neox, run latents2048-k32-seed0 of crosscoder"
     assert "Of 60 features, some site reads 60 (R^2 of 0.1 or more)" in captions["norm_as_strength"].finding
 

@@ -45,7 +45,8 @@ TIMES = np.array([[0, 60, 40], [0, 45, 15], [0, 10, 30]])
 
 def as_contexts(tokens: Tokens) -> Contexts:
     there_BT = torch.from_numpy(np.arange(tokens.tokens.shape[1]) < tokens.length[:, None])
-    return Contexts(torch.from_numpy(tokens.tokens.astype(np.int64)), there_BT, there_BT[:, 1:])
+    document_B = torch.from_numpy(tokens.document.astype(np.int64))
+    return Contexts(torch.from_numpy(tokens.tokens.astype(np.int64)), there_BT, there_BT[:, 1:], document_B)
 
 
 def random_text(seed: int = 0, contexts: int = 60, length: int = 12) -> tuple[NDArray[np.uint16], NDArray[np.int32]]:
@@ -89,7 +90,7 @@ def test_two_tokens_have_the_entropies_counted_by_hand() -> None:
     np.testing.assert_allclose(predictor.log_unigram().exp(), UNIGRAM, rtol=1e-6)
     np.testing.assert_allclose(predictor.log_bigram(torch.arange(3)).exp(), BIGRAM, rtol=1e-6)
     np.testing.assert_allclose(BIGRAM.sum(1), 1)
-    unigram, bigram = predictor_losses(predictor, as_contexts(world())) / 200
+    unigram, bigram = predictor_losses(predictor, as_contexts(world())).sum(0) / 200
     assert float(unigram) == pytest.approx(-(TIMES * np.log(UNIGRAM)).sum() / 200, rel=1e-6)
     assert float(bigram) == pytest.approx(-(TIMES * np.log(BIGRAM)).sum() / 200, rel=1e-6)
 
@@ -98,17 +99,17 @@ def test_a_model_that_knows_the_bigrams_has_kl_0_and_their_loss() -> None:
     contexts = as_contexts(world())
     predictor = NgramPredictor(count_ngrams(world(), 3))
     logits_BTV = torch.from_numpy(np.log(BIGRAM))[contexts.tokens] + 7  # logits are free up to a constant
-    kl_unigram, kl_bigram, nll = divergences(predictor, logits_BTV.float(), contexts) / 200
+    kl_unigram, kl_bigram, nll = divergences(predictor, logits_BTV.float(), contexts).sum(0) / 200
     expected = (TIMES.sum(1, keepdims=True) * BIGRAM * np.log(BIGRAM / UNIGRAM)).sum() / 200
     assert float(kl_unigram) == pytest.approx(expected, rel=1e-5)
     assert float(kl_bigram) == pytest.approx(0, abs=1e-6)
-    assert float(nll) == pytest.approx(float(predictor_losses(predictor, contexts)[1]) / 200, rel=1e-6)
+    assert float(nll) == pytest.approx(float(predictor_losses(predictor, contexts).sum(0)[1]) / 200, rel=1e-6)
 
 
 def test_kl_is_that_of_the_model_from_the_ngram() -> None:
     contexts = as_contexts(world())
     predictor = NgramPredictor(count_ngrams(world(), 3))
-    uniform = divergences(predictor, torch.zeros(100, 3, 3), contexts) / 200
+    uniform = divergences(predictor, torch.zeros(100, 3, 3), contexts).sum(0) / 200
     assert float(uniform[0]) == pytest.approx(-np.log(3) - np.log(UNIGRAM).mean(), rel=1e-5)
     assert float(uniform[0]) != pytest.approx(np.log(3) + (UNIGRAM * np.log(UNIGRAM)).sum(), rel=0.1)
     assert float(uniform[2]) == pytest.approx(np.log(3), rel=1e-6)
@@ -123,16 +124,16 @@ def test_numpy_gets_the_same_from_loops(seed: int, monkeypatch: pytest.MonkeyPat
     contexts = as_contexts(as_tokens(*heldout))
     scores = np.random.default_rng(seed).normal(size=(9, 12, VOCABULARY)) * 2
     p = np.exp(scores) / np.exp(scores).sum(2, keepdims=True)
-    expected, losses = np.zeros(3), np.zeros(2)
-    for row, length, p_TV in zip(*heldout, p, strict=True):
+    expected, losses = np.zeros((9, 3)), np.zeros((9, 2))
+    for context, (row, length, p_TV) in enumerate(zip(*heldout, p, strict=True)):
         for t in range(1, length):
             here, previous, following = p_TV[t - 1], row[t - 1], row[t]
-            expected += [
+            expected[context] += [
                 (here * np.log(here / unigram)).sum(),
                 (here * np.log(here / bigram[previous])).sum(),
                 -np.log(here[following]),
             ]
-            losses -= [np.log(unigram[following]), np.log(bigram[previous, following])]
+            losses[context] -= [np.log(unigram[following]), np.log(bigram[previous, following])]
     found = divergences(predictor, torch.from_numpy(scores).float(), contexts)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     np.testing.assert_allclose(predictor_losses(predictor, contexts), losses, rtol=1e-5)
@@ -193,7 +194,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     (folder / "tokens").mkdir()
     write_contexts(folder / "tokens/train.h5", *random_text())
-    write_contexts(folder / "tokens/heldout.h5", *random_text(1, 20))
+    write_contexts(folder / "tokens/heldout.h5", *random_text(1, 20), document=np.arange(20, dtype=np.int32) // 3)
     for step, model in ((0, tiny_model()), (8, bigram_model(brute_force(*random_text())[1]))):
         write_tokenizer(folder / f"models/neox/step{step}")
         model.save_pretrained(folder / f"models/neox/step{step}")
@@ -212,6 +213,21 @@ def test_a_checkpoint_that_learnt_the_bigrams_is_found(study: Path, tmp_path: Pa
     assert value[8, "kl_unigram"] > 0.05
     assert value[0, "kl_bigram"] > 0.5
     heldout = read_tokens(files[1])
+    assert set(table.loc[table["metric"] != "discount", "groups"]) == {7}
+    bigram = np.log(brute_force(*random_text())[1])
+    losses = [
+        -sum(bigram[row[t - 1], row[t]] for t in range(1, length))
+        for row, length in zip(heldout.tokens, heldout.length, strict=True)
+    ]
+    by_document = pd.DataFrame({"loss": losses, "tokens": heldout.length - 1}).groupby(heldout.document).sum()
+    mean = by_document["loss"].sum() / by_document["tokens"].sum()
+    residuals = by_document["loss"] - mean * by_document["tokens"]
+    expected = np.sqrt(7 / 6 * (residuals**2).sum()) / by_document["tokens"].sum()
+    errors = table.assign(step=table["step"].fillna(-1).astype(int)).set_index(["step", "metric"])["standard_error"]
+    assert value[-1, "nll_bigram"] == pytest.approx(mean, rel=1e-5)
+    assert errors[-1, "nll_bigram"] == pytest.approx(expected, rel=1e-4)
+    assert errors[8, "nll"] == pytest.approx(expected, rel=1e-3)
+    assert np.isnan(errors[-1, "discount"])
     assert set(table.loc[table["metric"] != "discount", "tokens"]) == {int((heldout.length - 1).sum())}
     assert int(table.loc[table["metric"] == "discount", "tokens"].item()) == int(
         (read_tokens(files[0]).length - 1).sum()

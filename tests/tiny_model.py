@@ -36,9 +36,16 @@ def counting_tokens(contexts: int, length: int, seed: int) -> NDArray[np.uint16]
     return tokens.astype(np.uint16)
 
 
-def write_contexts(path: Path, tokens: NDArray[np.uint16], length: NDArray[np.int32] | None = None) -> Path:
+def write_contexts(
+    path: Path,
+    tokens: NDArray[np.uint16],
+    length: NDArray[np.int32] | None = None,
+    document: NDArray[np.int32] | None = None,
+) -> Path:
+    """Write contexts, which are full and of documents of their own where nothing else is said."""
     contexts, positions = tokens.shape
     length = np.full(contexts, positions, np.int32) if length is None else length
+    document = np.arange(contexts, dtype=np.int32) if document is None else document
     attributes = {
         "bos_id": 0,
         "vocab_size": VOCABULARY,
@@ -47,7 +54,7 @@ def write_contexts(path: Path, tokens: NDArray[np.uint16], length: NDArray[np.in
         "tokenizer_hash": "none",
         "provenance": "{}",
     }
-    write_tokens(path, [Contexts(tokens, length, np.arange(contexts, dtype=np.int32))], attributes)
+    write_tokens(path, [Contexts(tokens, length, document)], attributes)
     return path
 
 

@@ -18,6 +18,8 @@ class Contexts(NamedTuple):
     """Positions that dictionaries see, (B, T); at the others the model keeps its own activation in every variant."""
     counted: Tensor
     """Positions with a next token to predict, (B, T - 1)."""
+    document: Tensor
+    """Document of each context by its number in the split, (B)."""
 
     def split(self, size: int) -> list["Contexts"]:
         """Cut into parts of `size` contexts, the last one perhaps shorter."""
@@ -35,4 +37,5 @@ def spaced_contexts(tokens: Tokens, positions: int, keep_first_position: bool) -
         torch.from_numpy(tokens.tokens[chosen].astype(np.int64)),
         (position_T >= (0 if keep_first_position else 1)) & (position_T < length_B1),
         position_T[1:] < length_B1,
+        torch.from_numpy(tokens.document[chosen].astype(np.int64)),
     )

@@ -11,6 +11,7 @@ from ontogeny.colours import shades
 from ontogeny.config.figures import FigureStyle, TasksFigure
 from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, among, rounded
+from ontogeny.figures.student import with_interval
 from ontogeny.figures.style import CROSSCODERS, GREY, INK, LIGHT, THIN, End, label_ends, room
 from ontogeny.figures.tables import SITE, sites_of
 from ontogeny.figures.tasks import (
@@ -23,7 +24,6 @@ from ontogeny.figures.tasks import (
     right_at_the_end,
     scores,
     verdict,
-    with_interval,
 )  # fmt: skip
 from ontogeny.site_names import site_names
 from ontogeny.sites import Site

@@ -32,7 +32,7 @@ DESCRIPTION = (
     "much its feature could use. A context that is cut keeps BOS in front, and positions start anew. The features are "
     "a sample with equal numbers of both classes as far as there are. "
     "(a) Circles: areas are numbers of features; bars: median of the features that emerge at a step, whose number is "
-    "above where there is room. "
+    "above where there is room; both are of the features drawn, without an interval. "
     "(b) Spearman's correlation of both by tau, with a 95 % interval from draws of features with replacement; the line "
     "marks the tau of the study. Training steps are on a log axis with step 0 in a slot of its own."
 )

@@ -14,7 +14,15 @@ from ontogeny.errors import UserError
 from ontogeny.evaluation.feature_table import Features
 from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, counted, listed, rounded
-from ontogeny.figures.norms import bracket, draw_norms, features_to_draw, norm_bar, norms_as_drawn, sample_norms, tidy
+from ontogeny.figures.norms import (
+    bracket,
+    class_means,
+    draw_norms,
+    features_to_draw,
+    norm_bar,
+    norms_as_drawn,
+    sample_norms,
+)
 from ontogeny.figures.style import End, label_ends, letter, page, panel
 from ontogeny.figures.tables import SITE
 from ontogeny.site_names import site_names
@@ -24,7 +32,7 @@ TITLE = "Features over training"
 DESCRIPTION = (
     "Decoder norm of a feature at each site over its maximum over sites. Initialisation features are above tau at the "
     "first site, emergent features rise above it later. (a) Mean over all features of a class, of "
-    "those that fire on heldout rows. "
+    "those that fire on heldout rows, with its 95 % interval over features by Student's t (bands). "
     "(b) A sample with equal numbers of both classes, where each has enough, one feature a row, ordered by the site "
     "where they emerge and then by the centre of mass of their norms; the numbers at the left are how many there are. "
     "Training steps are on a log axis with step 0 in a slot of its own."
@@ -36,7 +44,7 @@ MEANS, GUTTER = 0.24, 4.0
 DRAWN = [
     *("panel", "row", "feature", "class", "emergence_step", "features"),
     *SITE,
-    *("normalised_norm", "dictionary", "run", "rows"),
+    *("normalised_norm", "standard_error", "low", "high", "dictionary", "run", "rows"),
 ]
 
 
@@ -49,8 +57,9 @@ def draw(tables: Sequence[Path], settings: DecoderNormsFigure, style: FigureStyl
         style: what all figures share.
 
     Returns:
-        The figure, and what is drawn: one row per site and per class (panel `mean`, where `features` says how many)
-        or feature (panel `norms`, where `row` is its place from the top).
+        The figure, and what is drawn: one row per site and per class (panel `mean`, where `features` says how many, and
+        `low` and `high` are the 95 % interval of the mean) or feature (panel `norms`, where `row` is its place from the
+        top).
 
     Raises:
         UserError: the table is missing or damaged, or no feature fires on heldout rows.
@@ -86,12 +95,8 @@ def values(features: Features, sites: SiteAxis, settings: DecoderNormsFigure) ->
     """
     norms_LS, table = norms_as_drawn(features, sites), features.table
     classes = [name for name in GROUPS if (table["class"] == name).any()]
-    members = [(table["class"] == name).to_numpy() for name in classes]
-    means = tidy(
-        sites,
-        np.array([norms_LS[of_class].mean(axis=0) for of_class in members]),
-        {"panel": "mean", "class": classes, "features": [int(of_class.sum()) for of_class in members]},
-    )
+    members = {name: (table["class"] == name).to_numpy() for name in classes}
+    means = class_means(sites, norms_LS, members, "mean").rename(columns={"value": "normalised_norm"})
     numbers = pd.concat([means, sample_norms(features, sites, settings)], ignore_index=True)
     for name in ("dictionary", "run"):
         numbers[name] = features.labels[name]
@@ -106,6 +111,7 @@ def _draw_means(axis: Axes, sites: SiteAxis, rows: pd.DataFrame) -> None:
         y = of_class["normalised_norm"].to_numpy()
         dashes = "--" if name == "initialisation" else "-"
         sites.line(axis, y, {"color": GROUPS[name], "linestyle": dashes, "marker": "o", "markersize": 2})
+        sites.band(axis, of_class["low"], of_class["high"], GROUPS[name])
         ends.append(End(sites.positions[-1], y[-1], str(name), GROUPS[name]))
     axis.set_ylim(0, 1)
     axis.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])

@@ -23,7 +23,8 @@ DESCRIPTION = (
     "silent on all of these rows in a slot of their own. (a) All features over training, one histogram a column, "
     "darker for more features (by the square root of their share); dotted lines are resamplings, at which dead "
     "features start again. "
-    "Then each resampling by itself: the histogram just before (grey area) and just after (line)."
+    "Then each resampling by itself: the histogram just before (grey area) and just after (line). Histograms are of "
+    "all features of the run, which are no sample, and have no interval."
 )
 
 LEFT, BOTTOM, TOP, GUTTER, MAP = 12.5, 9.5, 5.5, 7.0, 0.34

@@ -21,8 +21,10 @@ from ontogeny.evaluation.feature_table import Features
 from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, counted, listed, rounded
 from ontogeny.figures.norms import bracket, draw_norms, features_to_draw, norm_bar, read_geometry, sample_norms
-from ontogeny.figures.style import INK, MM_PER_INCH, THICK, letter, page, panel, room, size_of, width_of
+from ontogeny.figures.student import with_interval
+from ontogeny.figures.style import INK, MM_PER_INCH, THICK, THIN, letter, page, panel, room, size_of, width_of
 from ontogeny.figures.tables import SITE
+from ontogeny.figures.wilson import wilson_interval
 from ontogeny.site_names import site_names, step_name
 from ontogeny.sites import Site
 
@@ -37,7 +39,9 @@ DESCRIPTION = (
     "those of each class; a feature counts wherever its decoder is not zero, however small its norm. The colours begin "
     "where the data do. "
     "(c) Share of the features of a class that are above tau at n sites; over checkpoints, the axis above names the "
-    "step from which to the last there are n. "
+    "step from which to the last there are n; bars are 95 % intervals by Wilson's formula, which takes the features "
+    "for a sample. Cosines have a standard error over features in the table beside the figure; the norms of single "
+    "features are of the decoder itself. "
     "Training steps are on a log axis with step 0 in a slot of its own."
 )
 
@@ -56,11 +60,13 @@ GUTTER, NEAR = 6.5, 3.5
 """Millimetres between the norms and the other panels, and between maps."""
 RIGHT = 14.0
 """Millimetres at the right of the maps for their colour bar."""
+ASIDE = 0.12
+"""How far from the middle of a bar its interval stands, that of the other class on the other side."""
 KEY, ABOVE = 4.0, 11.0
 """Millimetres that the key takes before its words, and that the axis above a panel takes."""
 DRAWN = [
     *("panel", "class", "row", "feature", "emergence_step", *SITE, *OTHER, "sites_above"),
-    *("value", "standard_error", "features", "threshold", "dictionary", "run", "rows"),
+    *("value", "low", "high", "standard_error", "features", "threshold", "dictionary", "run", "rows"),
 ]
 
 
@@ -75,7 +81,8 @@ def draw(tables: Sequence[Path], settings: EvolutionOverviewFigure, style: Figur
     Returns:
         The figure, and what is drawn, its number always in `value`: panel `norms` has a row per feature of the sample
         and site, panel `cosine` one per pair of sites and class, with its `standard_error` over `features`, and panel
-        `persistence` one per class and number of `sites_above` tau, with the share and the number of `features`.
+        `persistence` one per class and number of `sites_above` tau, with the share and the number of `features`. Of the
+        last two, `low` and `high` are a 95 % interval.
 
     Raises:
         UserError: a table is missing, damaged or of another run, no feature fires, or the run has one site.
@@ -124,8 +131,10 @@ def values(
         columns={"cosine": "value", "cosine_standard_error": "standard_error"}
     )
     lives = lives[lives["class"].isin(names)].drop(columns=SITE)
-    lives["features"] = lives["value"]
-    lives["value"] = lives["value"] / lives.groupby("class")["value"].transform("sum")
+    total = lives.groupby("class")["value"].transform("sum")
+    low, high = wilson_interval(lives["value"], total)
+    lives = lives.assign(features=lives["value"], value=lives["value"] / total, low=low, high=high)
+    cosine = with_interval(cosine.assign(groups=cosine["features"]))
     norms = sample_norms(features, sites, settings).rename(columns={"normalised_norm": "value"})
     numbers = pd.concat([norms, cosine.assign(panel="cosine"), lives.assign(panel="persistence")], ignore_index=True)
     known = {name: features.labels[name] for name in ("dictionary", "run")}
@@ -196,8 +205,10 @@ def _draw_persistence(
     for name, of_class in groups.items():
         shares, filled = of_class["value"].to_numpy(), name == "initialisation"
         axis.stairs(shares, np.arange(count + 1) + 0.5, fill=filled, **_look(name))
+        at = of_class["sites_above"].to_numpy(dtype=np.float64) + (-ASIDE if filled else ASIDE)
+        axis.vlines(at, of_class["low"], of_class["high"], color=GROUPS[name], linewidth=THIN)
     axis.set_xlim(0.5, count + 0.5)
-    axis.set_ylim(0, 1.06 * rows["value"].max())
+    axis.set_ylim(0, 1.06 * rows["high"].max())
     axis.set_ylabel("Share of class")
     axis.locator_params(axis="y", nbins=5)
     steps = [step_name(site.step) for site in sites.sites[::-1]]

@@ -19,7 +19,7 @@ from ontogeny.evaluation.emergence import CLASSES, feature_classes
 from ontogeny.evaluation.feature_table import Features
 from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, counted, listed
-from ontogeny.figures.norms import features_to_draw, norms_as_drawn, read_geometry, tidy
+from ontogeny.figures.norms import class_means, features_to_draw, norms_as_drawn, read_geometry
 from ontogeny.figures.style import (
     INK,
     LIGHT,
@@ -36,6 +36,7 @@ from ontogeny.figures.style import (
     width_of,
 )
 from ontogeny.figures.tables import SITE
+from ontogeny.figures.wilson import with_count_interval
 
 TITLE = "Classes of features"
 DESCRIPTION = (
@@ -44,15 +45,30 @@ DESCRIPTION = (
     "site, returning ones at the last but not at all, fading ones not at the last. Emergent features are not above tau "
     "at the first site: lasting ones are at the last, transient ones only in between. "
     "(a) Features of each class by tau; the line marks the tau of the study, whose counts stand at the right. "
-    "(b) Mean normalised norm of each class at that tau. Training steps are on a log axis with step 0 in a slot of its "
-    "own."
+    "(b) Mean normalised norm of each class at that tau, with its 95 % interval over features by Student's t (bands). "
+    "In the table beside the figure, counts have a 95 % interval by Wilson's formula, which takes the features for a "
+    "sample: it is for the share of a class among the features of such a dictionary. "
+    "Training steps are on a log axis with step 0 in a slot of its own."
 )
 
 LEFT, TOP, BOTTOM, GUTTER = 12.0, 6.0, 9.5, 12.0
 STRIP = 1.0
 """Millimetres of the strips at the right of the areas that span the classes of the paper."""
 DASHES = dict(zip(CLASSES, ("-", "--", ":", "-", "--"), strict=True))
-DRAWN = ["panel", "class", "threshold", *SITE, "value", "features", "dictionary", "run", "rows"]
+DRAWN = [
+    "panel",
+    "class",
+    "threshold",
+    *SITE,
+    "value",
+    "low",
+    "high",
+    "standard_error",
+    "features",
+    "dictionary",
+    "run",
+    "rows",
+]
 
 
 def draw(tables: Sequence[Path], settings: FeatureClassesFigure, style: FigureStyle) -> tuple[Figure, pd.DataFrame]:
@@ -65,7 +81,8 @@ def draw(tables: Sequence[Path], settings: FeatureClassesFigure, style: FigureSt
 
     Returns:
         The figure, and what is drawn, its number always in `value`: panel `counts` has a row per class and tau, panel
-        `norms` one per class that has features at the study's tau, and site, with how many `features` it has.
+        `norms` one per class that has features at the study's tau, and site, with how many `features` it has and the
+        `standard_error` over them. `low` and `high` are a 95 % interval of the number.
 
     Raises:
         UserError: a table is missing, damaged or of another run, no feature fires, or the run has one site.
@@ -105,11 +122,9 @@ def values(features: Features, sites: SiteAxis, classes: Path) -> pd.DataFrame:
     order = counts["class"].map(list(CLASSES).index)
     counts = counts.assign(order=order, panel="counts", features=counts["value"]).sort_values(["order", "threshold"])
     found_L, norms_LS = feature_classes(features.norms, features.threshold), norms_as_drawn(features, sites)
-    names = [name for name in CLASSES if (found_L == name).any()]
-    means = np.array([norms_LS[found_L == name].mean(axis=0) for name in names])
-    members = [int((found_L == name).sum()) for name in names]
-    norms = tidy(sites, means, {"panel": "norms", "class": names, "features": members})
-    norms = norms.rename(columns={"normalised_norm": "value"}).assign(threshold=features.threshold)
+    counts = with_count_interval(counts.assign(total=len(features.norms)), "value", "total")
+    members = {name: found_L == name for name in CLASSES if (found_L == name).any()}
+    norms = class_means(sites, norms_LS, members, "norms").assign(threshold=features.threshold)
     numbers = pd.concat([counts, norms], ignore_index=True)
     known = {name: features.labels[name] for name in ("dictionary", "run")}
     numbers = numbers.assign(rows=features.rows, **known)
@@ -196,6 +211,7 @@ def _draw_norms(axis: Axes, sites: SiteAxis, rows: pd.DataFrame, threshold: floa
         y = of_class["value"].to_numpy()
         look = {"color": colours[str(name)], "linestyle": DASHES[str(name)], "marker": "o", "markersize": 2}
         sites.line(axis, y, look | ({"markerfacecolor": "white"} if CLASSES[str(name)] == "emergent" else {}))
+        sites.band(axis, of_class["low"], of_class["high"], colours[str(name)])
         text = f"{name} ({of_class['features'].iloc[0]:,})"
         ends.append(End(sites.positions[-1], y[-1], text, GROUPS[CLASSES[str(name)]]))
     axis.axhline(threshold, color=LIGHT, linewidth=THIN, zorder=0)

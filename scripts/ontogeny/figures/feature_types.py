@@ -23,7 +23,8 @@ from ontogeny.randomness import generator
 TITLE = "Features by type"
 DESCRIPTION = (
     "Decoder norm over its maximum over sites, of a sample of features with equal numbers of both classes as far as "
-    "there are. Line and band: median and quartiles of the features of a type; thin lines: single features, by chance; "
+    "there are. Line and band: median and quartiles of the features of a type, their spread and no interval of the "
+    "median; thin lines: single features, by chance; "
     "dashed: median of all types together. Types are decided by measurement, the first that fits: the current token, "
     "or the previous token, explains at least a given share of the activation's variance on heldout rows; a copy of "
     "random tokens excites the feature more than the tokens themselves and than the same tokens after other ones do "

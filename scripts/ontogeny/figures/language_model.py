@@ -23,7 +23,9 @@ TITLE = "Training of the language model"
 DESCRIPTION = (
     "Next-token loss of the language model on heldout text, with a marker at every saved checkpoint, and on the "
     "batches that it trains on (thin). The horizontal line is a uniform guess: ln V nats for a vocabulary of V "
-    "tokens. Training steps are on a log axis with step 0 in a slot of its own."
+    "tokens. Losses are means over a batch, or over all heldout tokens that training reads at a checkpoint, without an "
+    "interval; where there is a figure two_phases, it has one for the checkpoints. Training steps are on a log axis "
+    "with step 0 in a slot of its own."
 )
 
 LOOKS: dict[str, dict[str, Any]] = {

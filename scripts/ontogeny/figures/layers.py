@@ -16,7 +16,7 @@ from ontogeny.errors import UserError
 from ontogeny.evaluation.feature_table import Features
 from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, among, counted, listed, rounded
-from ontogeny.figures.norms import features_to_draw, norms_as_drawn
+from ontogeny.figures.norms import class_means, features_to_draw, norms_as_drawn
 from ontogeny.figures.style import (
     CROSSCODERS,
     GREY,
@@ -29,6 +29,7 @@ from ontogeny.figures.style import (
     room,
 )  # fmt: skip
 from ontogeny.figures.tables import RUN, SITE, over_seeds, read_metrics, sites_of
+from ontogeny.figures.wilson import with_count_interval
 from ontogeny.site_names import site_names
 from ontogeny.sites import Site
 
@@ -43,12 +44,13 @@ DESCRIPTION = (
     "layer is patched with its reconstruction, against L0, the mean number of features active on a token: of the "
     "crosscoder, which reads all layers and shares its features among them, and of SAEs of single layers. Features of "
     "the crosscoder are those of a pass of the unpatched model, so that a layer is also reconstructed from layers "
-    "after it."
+    "after it. In the table beside the figure, (a) and (b) have a 95 % interval by Wilson's formula, which takes the "
+    "features for a sample, and (c) one over features by Student's t."
 )
 
 KINDS = {"crosscoder": (CROSSCODERS[0], "o"), "SAE of the layer": (SINGLES[1], "s")}
 """Colour and marker of dictionaries over all layers, and over one."""
-COLUMNS = ["panel", "kind", *RUN, *SITE, "other_hook", "x", "value", "total", "threshold", "tokens"]
+COLUMNS = ["panel", "kind", *RUN, *SITE, "other_hook", "x", "value", "low", "high", "total", "threshold", "tokens"]
 NAMES = [kind.replace(" of", "\nof") for kind in KINDS]
 A_ROW = 6
 """Layers in a row of panels."""
@@ -110,13 +112,13 @@ def _of_features(features: Features, sites: SiteAxis) -> pd.DataFrame:
     parts = [pd.DataFrame({"panel": "span", "x": range(1, count + 1), "value": of_spans})]
     layers = pd.DataFrame(sites.sites, columns=SITE)
     parts.append(layers.assign(panel="peak", value=np.bincount(peaks, minlength=count)))
-    for place, site in enumerate(sites.sites):
-        of_peak = norms_LS[peaks == place]
-        if len(of_peak):
-            parts.append(layers.assign(panel="profile", other_hook=site.hook, value=of_peak.mean(axis=0)))
+    counts = with_count_interval(pd.concat(parts).assign(total=len(norms_LS)), "value", "total")
+    of_peaks = {site.hook: peaks == place for place, site in enumerate(sites.sites) if (peaks == place).any()}
+    names = {"class": "other_hook", "features": "total"}
+    profiles = class_means(sites, norms_LS, of_peaks, "profile").rename(columns=names)
     labels = {"dictionary": features.labels["dictionary"], "point": features.labels["run"]}
-    measured = {"total": len(norms_LS), "threshold": features.threshold, "tokens": features.rows}
-    return pd.concat(parts, ignore_index=True).assign(**labels, **measured)
+    measured = {"threshold": features.threshold, "tokens": features.rows}
+    return pd.concat([counts, profiles], ignore_index=True).assign(**labels, **measured)
 
 
 def _costs(metrics: pd.DataFrame, sites: SiteAxis) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from ontogeny.figures.style import (
     room,
 )  # fmt: skip
 from ontogeny.figures.tables import SITE, read_metrics, read_table
+from ontogeny.figures.wilson import with_count_interval
 
 TITLE = "Two models by the features of one crosscoder"
 DESCRIPTION = (
@@ -41,12 +42,13 @@ DESCRIPTION = (
     "nothing of it. Small grey points are shared features of the dictionary that comes first. What lies beyond the "
     "frame is drawn at its edge. (e) How many features of one model alone keep both ratios below a threshold; dotted: "
     "how many there are. (f) Share of the loss under mean ablation (filled) and zero ablation (open) that the "
-    "reconstruction recovers."
+    "reconstruction recovers. In the table beside the figure, counts of features have a 95 % interval by Wilson's "
+    "formula, which takes the features for a sample."
 )
 
 OF_FEATURES = ("feature", "designated", "relative_norm", "norm_difference", "cosine", "nu_error", "nu_reconstruction")
 TABLE = ("dictionary", "run", "model_a", "model_b", *OF_FEATURES, "tokens")
-COLUMNS = ["panel", "series", "dictionary", "run", *SITE, "feature", "x", "value", "total", "tokens"]
+COLUMNS = ["panel", "series", "dictionary", "run", *SITE, "feature", "x", "value", "low", "high", "total", "tokens"]
 SHARED_R, SHARED_DELTA, ALONE_DELTA = (0.3, 0.7), (0.4, 0.6), (0.1, 0.9)
 """Bands of the two publications."""
 BINS = {"relative": np.linspace(0, 1, 51), "difference": np.linspace(0, 1, 51), "cosine": np.linspace(-1, 1, 51)}
@@ -70,7 +72,8 @@ def draw(tables: Sequence[Path], settings: ModelDiffFigure, style: FigureStyle) 
         The figure, and what is drawn. Panels `relative`, `difference` and `cosine` have a row for each bin (middle `x`,
         `value` features); `scaling` one for each feature (`x` nu of the error, `value` that of the reconstruction,
         `series` whose it is); `threshold` how many features of `total` have both below `x`; `recovered` a row for each
-        site and ablation; `counts` how many features of `total` each definition gives to whom.
+        site and ablation; `counts` how many features of `total` each definition gives to whom. Of
+        counts, `low` and `high` are the 95 % interval.
 
     Raises:
         UserError: a table is missing, damaged or empty, or the runs are not over the same models.
@@ -118,7 +121,7 @@ def values(tables: Sequence[Path], nu: float) -> pd.DataFrame:
     losses = read_metrics([table for table in tables if table.stem != "model_diff"])
     losses = losses[losses["metric"].isin(RECOVERED)]
     parts.append(losses.assign(panel="recovered", series=losses["metric"].map(RECOVERED)))
-    numbers = pd.concat(parts, ignore_index=True).reindex(columns=COLUMNS)
+    numbers = with_count_interval(pd.concat(parts, ignore_index=True), "value", "total").reindex(columns=COLUMNS)
     numbers = numbers.fillna({"series": "", "dictionary": "", "run": "", "model": "", "hook": ""})
     return numbers.astype(dict.fromkeys(("step", "feature", "total", "tokens"), "Int64"))
 

@@ -14,6 +14,7 @@ from ontogeny.colours import shades
 from ontogeny.config.figures import FigureStyle, TasksFigure
 from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, among, listed, rounded
+from ontogeny.figures.student import with_interval
 from ontogeny.figures.style import CROSSCODERS, GREY, INK, LIGHT, THIN, End, label_ends, room
 from ontogeny.figures.tables import SITE, sites_of
 from ontogeny.figures.tasks import (
@@ -26,7 +27,6 @@ from ontogeny.figures.tasks import (
     read_tables,
     right_at_the_end,
     scores,
-    with_interval,
 )  # fmt: skip
 from ontogeny.site_names import site_names, step_name
 from ontogeny.sites import Site

@@ -16,6 +16,7 @@ from ontogeny.figures.caption import Caption, counted, listed
 from ontogeny.figures.correlation import INTERVAL, coefficients
 from ontogeny.figures.style import CROSSCODERS, GREY, INK, SHADE, THICK, THIN, letter, page, panel, room
 from ontogeny.figures.tables import SITE, read_table, sites_of
+from ontogeny.figures.wilson import with_count_interval
 from ontogeny.randomness import generator
 
 TITLE = "Decoder norm as strength"
@@ -28,7 +29,8 @@ DESCRIPTION = (
     "interval from draws of features. (c) Where the norm is low (grey ground), features that are gone (the probe "
     "reads much less than at best), faded (the probe reads them, and latent scaling agrees with the norm) and "
     "shrunk (the probe reads them, and latent scaling asks for much more). Features that no site reads are left "
-    "out."
+    "out. In the table beside the figure, counts have a 95 % interval by Wilson's formula, which takes the features "
+    "for a sample."
 )
 
 KINDS = {"gone": INK, "faded": GREY, "shrunk": "#E69F00"}
@@ -64,7 +66,7 @@ def draw(tables: Sequence[Path], settings: NormAsStrengthFigure, style: FigureSt
         `value` and quartiles `low` and `high`, at its middle, `norm`); `<panel> points` a row for each point, with its
         `kind` where its norm is low; `<panel> correlation` rho and its interval over `number` features; `low` a row for
         each site and kind, `value` features of `number` with a low norm there; `read` how many features of `number`
-        some site reads; `threshold` the settings that decide.
+        some site reads; `threshold` the settings that decide. Of counts, `low` and `high` are the 95 % interval.
 
     Raises:
         UserError: a table is missing, damaged or empty, no site reads any feature, or there is one site.
@@ -105,8 +107,9 @@ def values(tables: Sequence[Path], settings: NormAsStrengthFigure) -> pd.DataFra
     if points[SITE].drop_duplicates().shape[0] < 2:
         raise UserError(f"{tables[0]}: the run has one site; expected a dictionary over several")
     limits = {name: getattr(settings, name) for name in THRESHOLDS}
+    read = pd.DataFrame({"panel": ["read"], "value": [points["feature"].nunique()], "number": [features]})
     parts = [
-        pd.DataFrame({"panel": ["read"], "value": [points["feature"].nunique()], "number": [features]}),
+        with_count_interval(read, "value", "number"),
         pd.DataFrame({"panel": "threshold", "kind": limits.keys(), "value": limits.values()}),
     ]
     for name in PANELS:
@@ -115,7 +118,7 @@ def values(tables: Sequence[Path], settings: NormAsStrengthFigure) -> pd.DataFra
         found = spearman(chosen, settings.resamples, settings.seed)
         row = {"value": [found.rho], "low": [found.low], "high": [found.high], "number": [chosen["feature"].nunique()]}
         parts.append(pd.DataFrame({"panel": [f"{name} correlation"], **row}))
-    parts.append(_by_site(points).assign(panel="low"))
+    parts.append(with_count_interval(_by_site(points), "value", "number").assign(panel="low"))
     numbers = pd.concat(parts, ignore_index=True)
     numbers[["dictionary", "run", "rows"]] = [*table[["dictionary", "run"]].iloc[0], int(table["tokens"].max())]
     numbers = numbers.reindex(columns=COLUMNS).astype({"feature": "Int64", "step": "Int64", "number": "Int64"})

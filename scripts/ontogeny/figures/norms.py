@@ -19,6 +19,7 @@ from ontogeny.evaluation.feature_table import Features, read_features
 from ontogeny.evaluation.tables import COLUMNS
 from ontogeny.figures.axes import SiteAxis
 from ontogeny.figures.caption import counted
+from ontogeny.figures.student import with_interval
 from ontogeny.figures.style import GREY, MM_PER_INCH, POINTS_PER_INCH, THICK, size_of, spread, width_of
 from ontogeny.figures.tables import SITE, read_table
 from ontogeny.randomness import generator
@@ -97,6 +98,34 @@ def tidy(sites: SiteAxis, values_NS: NDArray[np.float64], columns: dict[str, obj
     )
     table[SITE] = pd.DataFrame(list(sites.sites), columns=SITE).iloc[places].to_numpy()
     return table.assign(step=table["step"].astype("int64"), normalised_norm=values_NS.ravel())
+
+
+def class_means(
+    sites: SiteAxis, norms_LS: NDArray[np.float64], classes: Mapping[str, NDArray[np.bool_]], name: str
+) -> pd.DataFrame:
+    """Average norms over the features of each class, with 95 % intervals by Student's t over features.
+
+    Args:
+        sites: the site axis as drawn.
+        norms_LS: normalised norms in its order (shape: [L, S]).
+        classes: which features are of a class, at least one of each (shape: [L] each).
+        name: of the panel.
+
+    Returns:
+        A row for each class and site: `panel`, `class`, `features`, the columns of the site, `value`, `standard_error`,
+        `low` and `high`; one feature alone has no error.
+    """
+    norms = [norms_LS[of_class] for of_class in classes.values()]
+    counts = [len(own_FS) for own_FS in norms]
+    table = tidy(
+        sites,
+        np.array([own_FS.mean(axis=0) for own_FS in norms]),
+        {"panel": name, "class": list(classes), "features": counts},
+    )
+    spreads = [own_FS.std(axis=0, ddof=1) if len(own_FS) > 1 else np.full(own_FS.shape[1], np.nan) for own_FS in norms]
+    errors = np.concatenate(spreads) / np.sqrt(table["features"])
+    table = with_interval(table.assign(standard_error=errors, groups=table["features"]), "normalised_norm")
+    return table.drop(columns=["groups", "normalised_norm"])
 
 
 def draw_norms(axis: Axes, sites: SiteAxis, rows: pd.DataFrame, colormap: str) -> None:

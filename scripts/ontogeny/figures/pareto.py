@@ -27,7 +27,8 @@ DESCRIPTION = (
     "alone, which is the fair comparison between the two. "
     "Diamonds are the floor: dictionaries that read models at step 0 alone, of which none has learnt anything; with "
     "fewer sites than a crosscoder, a dictionary has more features for each. "
-    "Where a run has several seeds, markers are means and bars reach from the lowest to the highest."
+    "Where a run has several seeds, markers are means and bars reach from the lowest to the highest; with one seed "
+    "there is no interval, and both are the value itself."
 )
 
 X, Y = "l0", "explained_variance"

@@ -43,7 +43,8 @@ DESCRIPTION = (
     "(c) Share of the ablated loss that the reconstruction recovers: 1 is the clean model, 0 the ablation. "
     "It is not drawn where an ablation costs too little to tell (grey); triangles at an edge stand for values beyond. "
     "One shade per sparsity, darker for more active features; over seeds, lines are means and bands reach from the "
-    "lowest to the highest. Training steps are on a log axis with step 0 in a slot of its own. "
+    "lowest to the highest; with one seed there is no interval, and both are the value itself. "
+    "Training steps are on a log axis with step 0 in a slot of its own. "
     "A dictionary over one site is drawn against L0, the mean number of features active on a row. "
     "Planted activations have no model, and (a) alone."
 )

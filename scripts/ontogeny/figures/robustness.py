@@ -30,6 +30,7 @@ from ontogeny.figures.style import (
     size_of,
 )
 from ontogeny.figures.tables import read_table
+from ontogeny.figures.wilson import wilson_interval
 from ontogeny.sites import Site
 
 TITLE = "Robustness of emergence steps"
@@ -43,7 +44,9 @@ DESCRIPTION = (
     "tau at its first checkpoint, and emergent ones, in their colours; on the line the two steps are equal. Above each "
     "panel: features of the reference that are matched; of those the share with equal steps, beside what random "
     "pairing gives; Spearman's rank correlation of the steps with its 95 % bootstrap interval over features, for all "
-    "and for those that emerge after the first checkpoint in both runs. Training steps are on a log axis with step 0 "
+    "and for those that emerge after the first checkpoint in both runs. The table beside the figure has bootstrap "
+    "intervals of the shares with equal steps too, and of those matched by Wilson's formula, which takes the features "
+    "for a sample. Training steps are on a log axis with step 0 "
     "in a slot of its own."
 )
 
@@ -52,6 +55,8 @@ AGREEMENT = (
     *("dictionary", "run", "other", "other_run", "checkpoints"),
     *("group", "metric", "value", "low", "high", "features", "rows"),
 )
+SHARES = ("matched_share", "other_matched_share", "after_the_last_step")
+"""Shares of features without an interval from draws of features."""
 LEFT, BOTTOM, TOP, GUTTER, MARGIN = 13.0, 9.5, 20.5, 13.5, 2.0
 COLUMNS = 3
 """Panels side by side; more go below."""
@@ -110,11 +115,19 @@ def values(tables: Sequence[Path]) -> pd.DataFrame:
         for name in ("dictionary", "run", "other", "other_run", "checkpoints", "rows"):
             cells[name] = agreement[name].iloc[0]
         parts += [cells.assign(panel="steps"), agreement.assign(panel="agreement")]
-    numbers = pd.concat(parts, ignore_index=True)
+    numbers = _with_intervals(pd.concat(parts, ignore_index=True))
     if not (numbers["panel"] == "steps").any():
         raise UserError(f"{tables[0]}: no feature is matched, here or in another run; lower evaluation.matching.cosine")
     whole = ("features", "shared_step", "other_shared_step", "rows")
     return numbers.astype(dict.fromkeys(whole, "Int64"))[DRAWN]
+
+
+def _with_intervals(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Give shares of features an interval where the table has none; what chance gives is computed, not estimated."""
+    shares = numbers["metric"].isin(SHARES) & (numbers["features"] > 0)
+    of = numbers.loc[shares, "features"].astype(float)
+    numbers.loc[shares, "low"], numbers.loc[shares, "high"] = wilson_interval(numbers.loc[shares, "value"] * of, of)
+    return numbers
 
 
 def _draw_steps(axis: Axes, rows: pd.DataFrame, name: str) -> None:

@@ -1,8 +1,9 @@
-"""Quantiles of Student's t, for intervals over few groups."""
+"""Intervals by Student's t over few groups."""
 
 from functools import cache
 
 import numpy as np
+import pandas as pd
 
 
 @cache
@@ -29,3 +30,14 @@ def student_quantile(degrees: int, share: float = 0.95) -> float:
         held = np.sin(theta) * (factors * np.cos(theta) ** powers).sum() if degrees > 1 else 0.0
         low, high = (theta, high) if (2 / np.pi * (theta + held) if odd else held) < share else (low, theta)
     return float(np.sqrt(degrees) * np.tan(theta))
+
+
+def with_interval(table: pd.DataFrame, column: str = "value") -> pd.DataFrame:
+    """Name the column `value`, and add its 95 % interval by Student's t as `low` and `high`.
+
+    Args:
+        table: with the columns `standard_error` and `groups`, over which that is; what has no groups has no interval.
+        column: the mean.
+    """
+    reach = table["standard_error"] * table["groups"].fillna(0).map(lambda groups: student_quantile(int(groups) - 1))
+    return table.assign(value=table[column], low=table[column] - reach, high=table[column] + reach)

@@ -31,7 +31,7 @@ DESCRIPTION = (
     "(e) Fraction of variance unexplained and (f) latents that fire on a row, on log scales. "
     "In (a) to (c), circles are the coefficient at which (a) is highest for a size, triangles that at which (b) is. "
     "The dashed line is a dictionary of as many latents as there are planted features. "
-    "Where a run has several seeds, cells are means."
+    "Where a run has several seeds, cells are means; they have no interval."
 )
 
 TRUTH, LARGER = "mmcs_planted", "mmcs_larger"

@@ -21,7 +21,8 @@ DESCRIPTION = (
     "Above, the fraction of variance unexplained (FVU) of heldout activations, all sites of a dictionary pooled, "
     "against L0, the mean number of features active on a row; below, the share of features that are silent on all "
     "heldout rows. One line a size, darker for more features, one point a sparsity. "
-    "Where a run has several seeds, points are means."
+    "Where a run has several seeds, points are means, and the table beside the figure has the lowest and the highest; "
+    "with one seed there is no interval, and both are the value itself."
 )
 
 METRICS = {"fvu": "FVU", "dead": "Dead features (share)"}
@@ -41,7 +42,8 @@ def draw(tables: Sequence[Path], settings: SweepFigure, style: FigureStyle) -> t
         style: what all figures share.
 
     Returns:
-        The figure, and what is drawn: one row per dictionary and point of its sweep.
+        The figure, and what is drawn: one row per dictionary and point of its sweep; `_low` and `_high` are the
+        extremes over `seeds`.
 
     Raises:
         UserError: a table is missing, damaged or empty, or has not all measures.
@@ -74,7 +76,8 @@ def values(metrics: pd.DataFrame) -> pd.DataFrame:
         metrics: as `read_metrics` returns it.
     """
     table = over_seeds(metrics[metrics["model"] == ""], (X, *METRICS))
-    columns = ["dictionary", "point", "latents", "sparsity", "seeds", "tokens", X, *METRICS]
+    extremes = [f"{name}_{end}" for name in (X, *METRICS) for end in ("low", "high")]
+    columns = ["dictionary", "point", "latents", "sparsity", "seeds", "tokens", X, *METRICS, *extremes]
     found = table.dropna(subset=[X, *METRICS])[columns]
     if found.empty:
         raise UserError("--tables: no run has FVU, L0 and dead features; expected reconstruction.csv of every run")

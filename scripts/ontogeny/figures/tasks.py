@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ontogeny.config.figures import TasksFigure
 from ontogeny.errors import UserError
 from ontogeny.figures.caption import counted
-from ontogeny.figures.student import student_quantile
+from ontogeny.figures.student import with_interval
 from ontogeny.figures.style import GREY, page, panel
 from ontogeny.figures.tables import SITE, read_table, sites_of
 
@@ -60,12 +60,6 @@ def read_tables(files: Sequence[Path]) -> dict[str, pd.DataFrame]:
         names = ", ".join("/".join(run) for run in runs.itertuples(index=False))
         raise UserError(f"--tables: they are of {names}; expected the tables of one run")
     return tables
-
-
-def with_interval(table: pd.DataFrame, column: str = "value") -> pd.DataFrame:
-    """Name the column `value`, and add its 95 % interval by Student's t over groups of items, as `low` and `high`."""
-    reach = table["standard_error"] * table["groups"].map(lambda groups: student_quantile(int(groups) - 1))
-    return table.assign(value=table[column], low=table[column] - reach, high=table[column] + reach)
 
 
 def scores(tasks: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,6 +13,7 @@ from ontogeny.config.figures import FigureStyle, TwoPhasesFigure
 from ontogeny.errors import UserError
 from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, counted, rounded
+from ontogeny.figures.student import with_interval
 from ontogeny.figures.style import (
     CROSSCODERS,
     GREY,
@@ -34,11 +36,12 @@ DESCRIPTION = (
     "A language model against the unigrams and bigrams of the training text. (a) KL divergence of the model's "
     "predictions from those of the n-grams, KL(model || n-gram), mean over heldout positions. (b) Next-token loss "
     "of the model, and of the n-grams (lines), on the same heldout tokens. (c) Where it was measured, feature "
-    "dimensionality of the crosscoder summed over features, as a share of the width of the activations. N-grams are "
-    "counted over the study's training text, with BOS before the first token of a context; unigrams are smoothed by "
-    "adding one half to each count, bigrams by absolute discounting interpolated with the unigrams. The learning "
-    "rate warms up over the steps on grey ground, where that is known. Training steps are on a log axis with step 0 "
-    "in a slot of its own."
+    "dimensionality of the crosscoder summed over features, as a share of the width of the activations. Bands are 95 % "
+    "intervals over documents, by Student's t; dimensionality is of the decoder itself and no estimate from a sample, "
+    "so it has none. N-grams are counted over the study's training text, with BOS before the first token of a context; "
+    "unigrams are smoothed by adding one half to each count, bigrams by absolute discounting interpolated with the "
+    "unigrams. The learning rate warms up over the steps on grey ground, where that is known. Training steps are on a "
+    "log axis with step 0 in a slot of its own."
 )
 
 NGRAMS = dict(zip(("unigram", "bigram"), shades(MODELS[1], 3)[1:], strict=True))
@@ -59,8 +62,8 @@ AXES = {
     "dimensionality": "Feature dimensionality / D",
 }
 """Panels in order, and what their axes say."""
-NGRAM_COLUMNS = ("model", "step", "metric", "value", "tokens")
-COLUMNS = ["panel", "series", *SITE, "value", "tokens", "dictionary", "run"]
+NGRAM_COLUMNS = ("model", "step", "metric", "value", "standard_error", "tokens", "groups")
+COLUMNS = ["panel", "series", *SITE, "value", "low", "high", "tokens", "groups", "dictionary", "run"]
 LEFT, TOP, GUTTER = 12.0, 6.5, 11.5
 
 
@@ -73,7 +76,8 @@ def draw(tables: Sequence[Path], settings: TwoPhasesFigure, style: FigureStyle) 
         style: what all figures share.
 
     Returns:
-        The figure, and what is drawn: one row per panel, series and step; losses of n-grams have no step.
+        The figure, and what is drawn: one row per panel, series and step; losses of n-grams have no step. `low` and
+        `high` are a 95 % interval over `groups`, which are documents; dimensionality and `discount` have none.
 
     Raises:
         UserError: a table is missing, damaged or empty, or holds one checkpoint alone.
@@ -100,7 +104,7 @@ def values(tables: Sequence[Path]) -> pd.DataFrame:
     Args:
         tables: as `draw` takes them.
     """
-    ngrams = [read_table(file, NGRAM_COLUMNS) for file in tables if file.name.startswith("ngram-")]
+    ngrams = [with_interval(read_table(file, NGRAM_COLUMNS)) for file in tables if file.name.startswith("ngram-")]
     metrics = [file for file in tables if not file.name.startswith("ngram-")]
     if len(ngrams) != 1:
         raise UserError(f"--tables: {len(ngrams)} tables are named ngram-<model>.csv; expected that of one model")
@@ -109,7 +113,7 @@ def values(tables: Sequence[Path]) -> pd.DataFrame:
     if ngrams[0]["step"].nunique() < 2:
         raise UserError("--tables: the model has one checkpoint; expected several, to see them change")
     table[["panel", "series"]] = [METRICS[metric] for metric in table["metric"]]
-    table = table.reindex(columns=COLUMNS).astype({"step": "Int64", "tokens": "Int64"})
+    table = table.reindex(columns=COLUMNS).astype({"step": "Int64", "tokens": "Int64", "groups": "Int64"})
     texts = ["hook", "dictionary", "run"]
     return table.fillna(dict.fromkeys(texts, "")).reset_index(drop=True)
 
@@ -122,15 +126,17 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, warmup_steps: int | None) -> Non
         _shade(axis, sites, warmup_steps)
     for series, of_series in rows.groupby("series", sort=False):
         colour = {"model": INK, "features": CROSSCODERS[0], **NGRAMS}[str(series)]
-        values = of_series["value"].to_numpy()
+        values, low, high = of_series.sort_values("step")[["value", "low", "high"]].to_numpy(dtype=np.float64).T
         if of_series["step"].isna().all():
             axis.axhline(values[0], color=colour, linewidth=THICK, zorder=1)
+            axis.fill_between(axis.get_xlim(), low[0], high[0], color=colour, alpha=0.2, linewidth=0, zorder=1)
         else:
-            values = of_series.sort_values("step")["value"].to_numpy()
             sites.line(axis, values, {"color": colour, "marker": "o", "markersize": 2.5, "linewidth": THICK})
+            if np.isfinite(low).any():
+                sites.band(axis, low, high, colour)
         label = "" if series == "features" else str(series)
         ends.append(End(axis.get_xlim()[1], values[-1], label, colour))
-    low, high = rows["value"].min(), rows["value"].max()
+    low, high = rows[["value", "low"]].min(axis=None), rows[["value", "high"]].max(axis=None)
     least = 0.0 if (rows["panel"] != "loss").all() else low - 0.08 * (high - low)
     axis.set_ylim(least, high + 0.08 * (high - low) + 1e-9)
     axis.locator_params(axis="y", nbins=6)
@@ -182,6 +188,7 @@ def caption(numbers: pd.DataFrame) -> Caption:
         parts.append(f"Feature dimensionality over D: {said[0]} and {said[3]}, between {said[1]} and {said[2]}.")
     counts = series["smoothing", "discount"].iloc[0]
     heldout, train = (int(number) for number in (loss["tokens"].max(), counts["tokens"]))
-    tokens = f"{counted(heldout, 'heldout token')}, n-grams of {counted(train, 'training token')}"
+    documents = counted(int(loss["groups"].max()), "document")
+    tokens = f"{counted(heldout, 'heldout token')} of {documents}, n-grams of {counted(train, 'training token')}"
     runs = [f"run {run} of {name}" for name, run in numbers[["dictionary", "run"]].drop_duplicates().values if run]
     return Caption(TITLE, DESCRIPTION, " ".join(parts), ", ".join([f"model {loss['model'].iloc[0]}", *runs]), tokens)
