@@ -13,7 +13,9 @@ import pytest
 from default_tables import default_tables
 from figure_drawing import drawn, lines, words
 
+from ontogeny.colours import shades
 from ontogeny.evaluation.tables import RunIdentity
+from ontogeny.figures.style import CROSSCODERS
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,23 @@ def test_pareto_shows_dictionaries_before_training_as_the_floor(tables: dict[str
     assert numbers.loc[numbers["floor"], ["dictionary", "sites"]].to_numpy().tolist() == [["untrained", 2]]
     diamond = next(line for line in figure.axes[0].lines if line.get_marker() == "D")
     assert diamond.get_ydata().tolist() == metrics["value"].tolist()
+
+
+def test_dictionaries_that_differ_in_size_alone_are_one_crosscoder_of_two_sizes(tmp_path: Path) -> None:
+    files = [
+        made_up.reconstruction(tmp_path, made_up.identity(name, k, latents=latents), shift=(latents - 2048) / 20480)
+        for name, latents in (("crosscoder-512", 512), ("crosscoder", 2048), ("other-512", 2048))
+        for k in (16, 32)
+    ]
+    figure, numbers = drawn("pareto", files)
+    assert words(figure.axes[0]) == [
+        "crosscoder\n512 latents\nall 12 sites", "crosscoder\n2,048 latents\nall 12 sites",
+        "other 512\n2,048 latents\nall 12 sites",
+    ]  # fmt: skip
+    assert list(dict.fromkeys(numbers["dictionary"])) == ["crosscoder-512", "crosscoder", "other-512"]
+    small, large, other = (line.get_color() for line in figure.axes[0].lines if line.get_marker() == "o")
+    assert [small, large] == shades(CROSSCODERS[0], 2)
+    assert other == CROSSCODERS[1]
 
 
 def test_superposition_shows_the_sweep_and_marks_the_best_coefficients(tmp_path: Path) -> None:
@@ -114,6 +133,9 @@ def test_pareto_over_seeds(tmp_path: Path) -> None:
     assert (row["explained_variance_low"], row["explained_variance_high"]) == (min(values), max(values))
     bar = figure.axes[0].collections[1].get_segments()[0]
     np.testing.assert_allclose(sorted(bar[:, 1]), [min(values), max(values)])
+    for name in ("pareto", "reconstruction"):
+        numbers = drawn(name, files)[1]
+        assert import_module(f"ontogeny.figures.{name}").caption(numbers).run == "3 runs of crosscoder"
 
 
 def test_runs_of_one_k_and_several_coefficients_are_points_of_their_own(tmp_path: Path) -> None:

@@ -22,20 +22,23 @@ from ontogeny.sites import Site
 TITLE = "Sparsity and reconstruction"
 DESCRIPTION = (
     "Explained variance of heldout activations against L0, the mean number of features active on a row. "
-    "One line per dictionary and size, one point per sparsity. "
+    "One line per dictionary and size, darker for more features, one point per sparsity. "
     "Filled markers pool all sites of a dictionary; open markers show a crosscoder at the one site of a plain SAE "
     "alone, which is the fair comparison between the two. "
     "Diamonds are the floor: dictionaries that read models at step 0 alone, of which none has learnt anything; with "
     "fewer sites than a crosscoder, a dictionary has more features for each. "
-    "Where a run has several seeds, markers are means and bars reach from the lowest to the highest; with one seed "
-    "there is no interval, and both are the value itself."
+    "Where a run has several seeds, markers are means and bars reach from the lowest to the highest, hidden by the "
+    "marker where they are shorter; with one seed there is no interval, and both are the value itself."
 )
 
 X, Y = "l0", "explained_variance"
 FLOOR = ("#D55E00",)
 """Colour of dictionaries that read untrained models; initialisation has it everywhere."""
+BEFORE = "\nbefore training"
 MOST_FULL_NAMES = 4
 """Curves up to which each is named in full."""
+MUCH_SHORTER = 0.8
+"""Share of the largest L0 before which a line is led to its name."""
 LEFT, BOTTOM, TOP = 13.0, 9.5, 2.5
 
 
@@ -64,7 +67,8 @@ def draw(tables: Sequence[Path], settings: FigureSettings, style: FigureStyle) -
     for curve in curves:
         _plot(axis, curve)
     _limits(axis, numbers)
-    label_ends(axis, [_level(axis, end) if curve.floor else end for curve, end in zip(curves, ends, strict=True)])
+    last = MUCH_SHORTER * numbers[X].max()
+    label_ends(axis, [_level(axis, end) if end.x < last else end for end in ends])
     return figure, numbers
 
 
@@ -105,7 +109,7 @@ class Curve(NamedTuple):
     scope: str
     """At which sites it holds."""
     colour: str
-    """By kind of dictionary, darker for more latents."""
+    """By kind of dictionary, darker for more latents of dictionaries that differ in size alone."""
     marker: str
     """Circles for several sites, squares for one, diamonds for models before training."""
     floor: bool
@@ -116,30 +120,40 @@ class Curve(NamedTuple):
     def end(self, brief: bool) -> End:
         """Its last point, named; in brief, an open curve has the name of the filled one by its colour."""
         last = self.points.iloc[-1]
-        label = (self.name if self.whole else self.scope) if brief else f"{self.name}\n{self.scope}"
+        label = f"{self.name}\n{self.scope}"
+        if brief and not self.floor:
+            label = self.name if self.whole else self.scope
+        elif brief:
+            label = label.removesuffix(BEFORE)
         return End(last[X], last[Y], label, self.colour)
 
 
 def _curves(numbers: pd.DataFrame) -> Iterator[Curve]:
+    numbers = numbers.assign(family=list(map(_family, numbers["dictionary"], numbers["latents"])))
     several_sizes = numbers["latents"].nunique() > 1
     ranks = dict.fromkeys((FLOOR, SINGLES, CROSSCODERS), 0)
     sites = sites_of(numbers)
     names = dict(zip(sites, site_names(sites), strict=True))
-    for dictionary, of_dictionary in numbers.groupby("dictionary", sort=False):
-        count, floor = int(of_dictionary["sites"].iloc[0]), bool(of_dictionary["floor"].iloc[0])
+    for family, of_family in numbers.groupby("family", sort=False):
+        count, floor = int(of_family["sites"].iloc[0]), bool(of_family["floor"].iloc[0])
         palette = FLOOR if floor else SINGLES if count == 1 else CROSSCODERS
-        sizes = sorted(of_dictionary["latents"].unique())
+        sizes = sorted(of_family["latents"].unique())
         colours = dict(zip(sizes, shades(palette[ranks[palette] % len(palette)], len(sizes)), strict=True))
         ranks[palette] += 1
-        for (latents, model, step, hook), rows in of_dictionary.groupby(["latents", *SITE], sort=False, dropna=False):
-            name = display_name(str(dictionary))
+        for (latents, model, step, hook), rows in of_family.groupby(["latents", *SITE], sort=False, dropna=False):
+            name = display_name(str(family))
             if several_sizes:
                 name += f"\n{counted(int(latents), 'latent')}"
             scope = f"at {names[Site(model, int(step), hook)]}" if model else f"all {count} sites"
             if floor:
-                scope = f"floor, {counted(count, 'site')}\nbefore training"
+                scope = f"floor, {counted(count, 'site')}{BEFORE}"
             whole = not model or count == 1
             yield Curve(rows, name, scope, colours[latents], "D" if floor else "s" if count == 1 else "o", floor, whole)
+
+
+def _family(dictionary: str, latents: int) -> str:
+    """Name what dictionaries share that differ in size alone: `crosscoder-512` of 512 latents is a `crosscoder`."""
+    return dictionary.removesuffix(f"-{latents}")
 
 
 def _plot(axis: Axes, curve: Curve) -> None:
@@ -182,7 +196,7 @@ def caption(numbers: pd.DataFrame) -> Caption:
         parts.append(
             f"{' to '.join(values)} ({curve.name.replace(chr(10), ', ')}, {curve.scope.replace(chr(10), ' ')})"
         )
-    runs = numbers.groupby("dictionary", sort=False)["point"].nunique()
+    runs = numbers.drop_duplicates(["dictionary", "point"]).groupby("dictionary", sort=False)["seeds"].sum()
     return Caption(
         TITLE,
         DESCRIPTION,

@@ -293,5 +293,6 @@ def caption(numbers: pd.DataFrame) -> Caption:
         for kind, noun in measured.items()
         if (numbers["panel"] == kind).any()
     ]
-    runs = f"{counted(len(looks), 'run')} of {numbers['dictionary'].iloc[0]}"
+    count = int(numbers.drop_duplicates("point")["seeds"].sum())
+    runs = f"{counted(count, 'run')} of {numbers['dictionary'].iloc[0]}"
     return Caption(TITLE, DESCRIPTION, finding, runs, listed(tokens))
