@@ -4,6 +4,7 @@ from pathlib import Path
 
 import axis_tables
 import figure_tables as made_up
+import model_tables
 import sweep_tables
 
 
@@ -13,7 +14,7 @@ def default_tables(folder: Path) -> dict[str, list[Path]]:
     singles = [made_up.identity("sae", k) for k in (16, 32, 64)]
     reconstructions = [made_up.reconstruction(folder, run) for run in crosscoders]
     return {
-        "superposition": [made_up.superposition(folder)],
+        "superposition": [sweep_tables.superposition(folder)],
         "pareto": [
             *reconstructions,
             *(made_up.reconstruction(folder, run, made_up.SITES[-1:], gain=0.18) for run in singles),
@@ -26,13 +27,13 @@ def default_tables(folder: Path) -> dict[str, list[Path]]:
         "evolution_overview": made_up.overview_of(folder, table),
         "feature_classes": made_up.classes_of(folder, table),
         "robustness": made_up.comparisons(folder, "half-the-checkpoints", "other-spacing", "other-seed"),
-        "language_model": [made_up.training(folder), made_up.tokenizer(folder)],
-        "two_phases": [made_up.ngram(folder), made_up.dimensionality(folder, crosscoders[1])],
+        "language_model": [model_tables.training(folder), model_tables.tokenizer(folder)],
+        "two_phases": [model_tables.ngram(folder), made_up.dimensionality(folder, crosscoders[1])],
         "norm_as_strength": [made_up.probes(folder)],
         "feature_types": made_up.types_of(folder, table),
         "complexity": made_up.types_of(folder, table),
         "model_diff": axis_tables.two_models(folder),
         "layers": axis_tables.layers(folder / "layers"),
-        "attribution": made_up.tasks(folder, "attribution"),
-        "necessity_sufficiency": made_up.tasks(folder, "ablations"),
+        "attribution": model_tables.tasks(folder, "attribution"),
+        "necessity_sufficiency": model_tables.tasks(folder, "ablations"),
     }

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import figure_tables
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ontogeny.config.interpretation import InterpretationSettings
+from ontogeny.interpretation.ratings import write_interpretations
 from ontogeny.interpretation.window_table import SCHEMA
 
 WORDS = ("snow", "rain", "hail", "wind")
@@ -81,3 +83,10 @@ def rated_of(folder: Path, table: Path, most: int = 5, unrated: int = 7, **types
     file = table.with_name("interpretations.parquet")
     pq.write_table(rated.replace_schema_metadata({**labels, "model": "judge-1"}), file)
     return [*figure_tables.types_of(folder, table, **types), file]
+
+
+def interpret(folder: Path, settings: InterpretationSettings, rows: list[tuple[object, ...]]) -> pd.DataFrame:
+    """Have features explained, rated and tested, and read the table of them."""
+    windows = write(folder / "windows.parquet", rows)
+    write_interpretations(settings, windows, folder / "cache", folder / "interpretations.parquet", None)
+    return pq.read_table(folder / "interpretations.parquet").to_pandas().set_index("feature")

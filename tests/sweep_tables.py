@@ -1,5 +1,6 @@
-"""Tables of a made-up sweep of sizes at several layers, and of made-up densities of features."""
+"""Tables of made-up sweeps of sizes, of layers and of planted features, and of made-up densities of features."""
 
+from itertools import product
 from pathlib import Path
 
 import figure_tables as made_up
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ontogeny.densities import density_rows
+from ontogeny.evaluation.tables import Measurement, RunIdentity, metrics_table
 
 
 def sweep(
@@ -39,3 +41,40 @@ def density(folder: Path, resamplings: int = 4, latents: int = 4096) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(table).to_csv(file, index=False)
     return file
+
+
+SIZES = (8, 16, 32, 64, 128, 256, 512)
+COEFFICIENTS = tuple(float(f"{10 ** (e / 4):.3g}") for e in range(-8, 9))
+
+
+def superposition(folder: Path, dictionary: str = "sae", seeds: tuple[int, ...] = (0,)) -> Path:
+    """Write `superposition.csv` of a sweep with a ridge at coefficient 1; the largest dictionary has no larger one."""
+    tables = []
+    for latents, coefficient, seed in product(SIZES, COEFFICIENTS, seeds):
+        ridge = np.exp(-(np.log10(coefficient) ** 2) / 0.4) * min(1.0, latents / 64) - 0.02 * seed
+        values = {
+            "planted_features": 64.0,
+            "recovered_features": 0.95 * ridge,
+            "mmcs_planted": 0.4 + 0.58 * ridge,
+            "mmcs_learnt": 0.4 + 0.58 * ridge,
+            "dead": 0.9 * float(coefficient > 20),
+            "fvu": min(1.0, 0.01 * coefficient),
+            "mse": 0.001 * coefficient,
+            "l0": min(latents / 2, 4 / coefficient),
+        }
+        if latents < max(SIZES):
+            values |= {"mmcs_larger": 0.3 + 0.6 * ridge, "mmcs_larger_firing": 0.3 + 0.6 * ridge, "found_larger": 5.0}
+        run = RunIdentity(
+            dictionary, f"latents{latents}-sparsity{coefficient:g}-seed{seed}", latents, coefficient, seed
+        )
+        measured = [Measurement(None, name, float(value), made_up.ROWS) for name, value in values.items()]
+        tables.append(metrics_table(run, measured).assign(model="toy", hook=made_up.HOOK))
+    path = folder / "metrics" / dictionary / "superposition.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.concat(tables).to_csv(path, index=False)
+    return path
+
+
+def sizes_and_seeds(folder: Path) -> list[Path]:
+    runs = [made_up.identity("crosscoder", k, seed, n) for k in (16, 64) for seed in (0, 1) for n in (2048, 24576)]
+    return [made_up.reconstruction(folder, run, shift=0.002 * run.seed) for run in runs]

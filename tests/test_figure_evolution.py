@@ -10,12 +10,14 @@ import pytest
 from default_tables import default_tables
 from figure_drawing import drawn, lines, words
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection, QuadMesh
+from matplotlib.collections import LineCollection, PolyCollection, QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
 from ontogeny.colours import class_colours
 from ontogeny.evaluation.emergence import CLASSES
+from ontogeny.figures.student import student_quantile
+from ontogeny.figures.wilson import wilson_interval
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def test_overview_draws_the_sample_of_decoder_norms(tables: dict[str, list[Path]
 
 
 def test_overview_draws_the_cosine_of_every_pair_once_on_either_side(tables: dict[str, list[Path]]) -> None:
-    figure, _ = drawn("evolution_overview", tables["evolution_overview"])
+    figure, numbers = drawn("evolution_overview", tables["evolution_overview"])
     rotation = pd.read_csv(tables["evolution_overview"][1])
     cosines = rotation[rotation["metric"] == "cosine"].set_index(["class", "step", "other_step"])["value"]
     place = {step: number + (number > 0) for number, step in enumerate(made_up.STEPS)}
@@ -66,6 +68,10 @@ def test_overview_draws_the_cosine_of_every_pair_once_on_either_side(tables: dic
         for (here, there), value in cosines[name].items():
             assert cells[place[here], place[there]] == cells[place[there], place[here]] == value
         assert (np.delete(np.diag(cells), 1) == 1).all()
+        shown = numbers[(numbers["panel"] == "cosine") & (numbers["class"] == name)]
+        reach = [student_quantile(int(count) - 1) for count in shown["features"]] * shown["standard_error"]
+        np.testing.assert_allclose(shown["high"] - shown["value"], reach, atol=1e-12)
+        np.testing.assert_allclose(shown["value"] - shown["low"], reach, atol=1e-12)
         low, high = mesh.get_clim()
         assert low == pytest.approx(np.floor(10 * cosines.min()) / 10)
         assert high == 1
@@ -85,6 +91,14 @@ def test_overview_says_at_how_many_checkpoints_and_from_which_step(tables: dict[
         assert by_class.get_group(name)["features"].tolist() == counts.tolist()
         np.testing.assert_allclose(patch.get_data().values, counts / counts.sum())
         assert f"{name}\n{len(above):,} features" in words(axis)
+        low, high = wilson_interval(counts, len(above))
+        np.testing.assert_allclose(by_class.get_group(name)[["low", "high"]], np.stack([low, high], 1))
+    bars = [bar.get_segments() for bar in axis.collections if isinstance(bar, LineCollection)]
+    on_paper = np.array([[segment[0, 1], segment[1, 1]] for segments in bars for segment in segments])
+    drawn_here = numbers[numbers["panel"] == "persistence"].sort_values(
+        ["class", "sites_above"], ascending=[False, True]
+    )
+    np.testing.assert_array_equal(on_paper, drawn_here[["low", "high"]])
     assert axis.get_xlabel() == "Checkpoints above τ = 0.5, of 12"
     (above,) = [other for other in figure.axes if other.get_xlabel() == "As many as from this step to the last"]
     named = dict(zip(above.get_xticks(), (label.get_text() for label in above.get_xticklabels()), strict=True))
@@ -124,6 +138,9 @@ def test_classes_are_stacked_to_all_features_that_fire(tables: dict[str, list[Pa
         assert row["fading"] == (first & ~last).sum()
         assert row["transient"] == (~first & ~last).sum()
         assert row["always-on"] == (norms_LS > tau).all(axis=1).sum()
+    rows = numbers[numbers["panel"] == "counts"]
+    shares = np.stack(wilson_interval(rows["value"], len(norms_LS)), 1)
+    np.testing.assert_allclose(rows[["low", "high"]], shares * len(norms_LS))
     axis, colours = figure.axes[0], class_colours()
     areas = [part for part in axis.collections if isinstance(part, PolyCollection)]
     below = 0
@@ -147,8 +164,28 @@ def test_classes_have_the_mean_norms_of_their_features(tables: dict[str, list[Pa
     rows = numbers[(numbers["panel"] == "norms") & (numbers["class"] == "transient")]
     assert set(rows["features"]) == {len(transient)}
     np.testing.assert_allclose(rows["value"].to_numpy(), transient.mean(axis=0))
+    errors = transient.std(axis=0, ddof=1) / np.sqrt(len(transient))
+    np.testing.assert_allclose(rows["standard_error"].to_numpy(dtype=float), errors, rtol=1e-9)
+    np.testing.assert_allclose(rows["high"] - rows["value"], student_quantile(len(transient) - 1) * errors)
     axis = labelled(figure, "Mean normalised norm")
     on_paper = np.array([y for line in lines(axis) for y in line[:, 1]])
     drawn_norms = numbers[numbers["panel"] == "norms"]["value"].to_numpy()
     assert sorted(on_paper) == sorted(drawn_norms)
     assert f"transient ({len(transient):,})" in words(axis)
+
+
+def test_the_mean_of_few_features_has_its_interval_in_the_table_alone(tmp_path: Path) -> None:
+    norms_LS = np.concatenate([np.tile([1.0, *[0.2] * 11], (40, 1)), [[0.1, *[0.2] * 10, 1.0], [0.3] + [1.0] * 11]])
+    norms_LS[:40, 1:] += np.linspace(0, 0.1, 40)[:, None]
+    figure, numbers = drawn(
+        "feature_classes", made_up.classes_of(tmp_path, made_up.features(tmp_path, norms_LS, dead=0))
+    )
+    norms = numbers[numbers["panel"] == "norms"].groupby("class")
+    assert norms["features"].first().to_dict() == {"fading": 40, "lasting": 2}
+    lasting = norms.get_group("lasting").iloc[0]
+    # Norms of 0.1 and 0.3: the mean is 0.2, its error 0.1, and t is 12.706 with one degree of freedom.
+    assert lasting[["value", "standard_error", "low", "high"]].tolist() == pytest.approx(
+        [0.2, 0.1, -1.0706, 1.4706], abs=1e-4
+    )
+    axis = labelled(figure, "Mean normalised norm")
+    assert len([band for band in axis.collections if isinstance(band, PolyCollection)]) == 1

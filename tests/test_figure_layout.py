@@ -7,8 +7,10 @@ from typing import Any
 
 import axis_tables
 import figure_tables as made_up
+import model_tables
 import numpy as np
 import pytest
+import sweep_tables
 from default_tables import default_tables
 from figure_drawing import FIGURES, drawn, lines, visible
 from interpreted_features import rated_of
@@ -43,7 +45,7 @@ def _many(at: Path) -> list[Path]:
 VARIANTS: dict[str, tuple[str, Callable[[Path], list[Path]], dict[str, Any]]] = {
     "sizes and seeds": (
         "pareto",
-        lambda at: [*made_up.sizes_and_seeds(at), made_up.reconstruction_and_nll(at, made_up.LAST, "sae")[0]],
+        lambda at: [*sweep_tables.sizes_and_seeds(at), made_up.reconstruction_and_nll(at, made_up.LAST, "sae")[0]],
         {},
     ),
     "one comparison": ("robustness", lambda at: made_up.comparisons(at, "other-seed"), {}),
@@ -56,7 +58,7 @@ VARIANTS: dict[str, tuple[str, Callable[[Path], list[Path]], dict[str, Any]]] = 
     "floor of several sizes and sparsities": (
         "pareto",
         lambda at: [
-            *made_up.sizes_and_seeds(at),
+            *sweep_tables.sizes_and_seeds(at),
             *(
                 made_up.reconstruction(at, made_up.identity("floor", k), made_up.UNTRAINED, shift=-0.1)
                 for k in (16, 64)
@@ -66,12 +68,12 @@ VARIANTS: dict[str, tuple[str, Callable[[Path], list[Path]], dict[str, Any]]] = 
     ),
     "two sweeps": (
         "superposition",
-        lambda at: [made_up.superposition(at), made_up.superposition(at, "other_sae", seeds=(0, 1))],
+        lambda at: [sweep_tables.superposition(at), sweep_tables.superposition(at, "other_sae", seeds=(0, 1))],
         {},
     ),
     "one run": ("pareto", lambda at: made_up.reconstruction_and_nll(at, made_up.SITES)[:1], {}),
     "one site, one run": ("pareto", lambda at: made_up.reconstruction_and_nll(at, made_up.LAST, "sae")[:1], {}),
-    "error of sizes and seeds": ("reconstruction", made_up.sizes_and_seeds, {"width": 88}),
+    "error of sizes and seeds": ("reconstruction", sweep_tables.sizes_and_seeds, {"width": 88}),
     "one site": ("reconstruction", lambda at: made_up.reconstruction_and_nll(at, made_up.LAST, "sae"), {}),
     "sizes at one site": ("reconstruction", tables_at_one_site, {}),
     "layers": ("reconstruction", lambda at: made_up.reconstruction_and_nll(at, made_up.LAYERS), {}),
@@ -113,21 +115,33 @@ VARIANTS: dict[str, tuple[str, Callable[[Path], list[Path]], dict[str, Any]]] = 
         lambda at: made_up.classes_of(at, *_many(at)),
         {"width": 140, "height": 60},
     ),
-    "short training": ("language_model", lambda at: [made_up.training(at, scale=0.3)], {}),
-    "two models": ("language_model", lambda at: [made_up.training(at), made_up.training(at, "gpt_large")], {}),
-    "n-grams alone": ("two_phases", lambda at: [made_up.ngram(at)], {"warmup_steps": 100}),
+    "short training": ("language_model", lambda at: [model_tables.training(at, scale=0.3)], {}),
+    "two models": (
+        "language_model",
+        lambda at: [model_tables.training(at), model_tables.training(at, "gpt_large")],
+        {},
+    ),
+    "n-grams alone": ("two_phases", lambda at: [model_tables.ngram(at)], {"warmup_steps": 100}),
     "warm-up to the end": ("two_phases", lambda at: default_tables(at)["two_phases"], {"warmup_steps": 5000}),
-    "late checkpoints": ("two_phases", lambda at: [made_up.ngram(at, (512, 1000))], {"warmup_steps": 100}),
+    "late checkpoints": ("two_phases", lambda at: [model_tables.ngram(at, (512, 1000))], {"warmup_steps": 100}),
     "probes over layers": ("norm_as_strength", lambda at: [made_up.probes(at, made_up.LAYERS)], {}),
     "no low norm": ("norm_as_strength", lambda at: [made_up.probes(at)], {"low_norm": 0.001}),
-    "tasks at one site": ("attribution", lambda at: made_up.tasks(at, "attribution", made_up.LAST), {}),
-    "tasks over layers": ("attribution", lambda at: made_up.tasks(at, "attribution", made_up.LAYERS), {}),
-    "tasks without items": ("attribution", lambda at: made_up.tasks(at, "attribution", measured=()), {}),
-    "ablations at one site": ("necessity_sufficiency", lambda at: made_up.tasks(at, "ablations", made_up.LAST), {}),
-    "ablations over layers": ("necessity_sufficiency", lambda at: made_up.tasks(at, "ablations", made_up.LAYERS), {}),
+    "tasks at one site": ("attribution", lambda at: model_tables.tasks(at, "attribution", made_up.LAST), {}),
+    "tasks over layers": ("attribution", lambda at: model_tables.tasks(at, "attribution", made_up.LAYERS), {}),
+    "tasks without items": ("attribution", lambda at: model_tables.tasks(at, "attribution", measured=()), {}),
+    "ablations at one site": (
+        "necessity_sufficiency",
+        lambda at: model_tables.tasks(at, "ablations", made_up.LAST),
+        {},
+    ),
+    "ablations over layers": (
+        "necessity_sufficiency",
+        lambda at: model_tables.tasks(at, "ablations", made_up.LAYERS),
+        {},
+    ),
     "ablations of one task": (
         "necessity_sufficiency",
-        lambda at: made_up.tasks(at, "ablations", measured=("induction",)),
+        lambda at: model_tables.tasks(at, "ablations", measured=("induction",)),
         {},
     ),
     "types of layers": (

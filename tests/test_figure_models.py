@@ -12,6 +12,7 @@ from figure_drawing import drawn
 
 from ontogeny.errors import UserError
 from ontogeny.figures.model_diff import owners
+from ontogeny.figures.wilson import wilson_interval
 from ontogeny.figures.writer import figure_module
 
 
@@ -58,6 +59,10 @@ def test_designated_features_are_in_no_histogram_of_norms(tmp_path: Path) -> Non
     counts = numbers[numbers["panel"] == "counts"].set_index("series")
     assert counts["value"]["designated"] == 100
     assert counts["total"]["designated"] == len(table)
+    low, high = wilson_interval(counts["value"]["designated"], len(table))
+    assert counts["low"]["designated"] == pytest.approx(low * len(table))
+    assert counts["high"]["designated"] == pytest.approx(high * len(table))
+    assert numbers.loc[numbers["total"].isna(), ["low", "high"]].isna().all(axis=None)
 
 
 def test_runs_over_other_models_are_refused(tmp_path: Path) -> None:
@@ -83,6 +88,9 @@ def test_layers_counts_what_features_span(tmp_path: Path) -> None:
         assert row.value == len(of_peak)
         profile = parts["profile"][parts["profile"]["other_hook"] == site.hook]
         assert profile["value"].to_numpy() == pytest.approx(of_peak.mean(0))
+        assert set(profile["total"]) == {len(of_peak)}
+        low, high = wilson_interval(len(of_peak), len(norms_LS))
+        assert (row.low, row.high) == pytest.approx((low * len(norms_LS), high * len(norms_LS)))
 
 
 def test_layers_sets_the_cost_of_a_patched_layer_beside_that_of_its_sae(tmp_path: Path) -> None:

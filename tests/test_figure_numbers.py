@@ -12,10 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from default_tables import default_tables
 from figure_drawing import drawn, lines, words
+from matplotlib.collections import PolyCollection
 
 from ontogeny.colours import shades
 from ontogeny.evaluation.tables import RunIdentity
+from ontogeny.figures.student import student_quantile
 from ontogeny.figures.style import CROSSCODERS
+from ontogeny.figures.wilson import wilson_interval
 
 
 @pytest.fixture(scope="module")
@@ -69,35 +72,6 @@ def test_dictionaries_that_differ_in_size_alone_are_one_crosscoder_of_two_sizes(
     assert other == CROSSCODERS[1]
 
 
-def test_superposition_shows_the_sweep_and_marks_the_best_coefficients(tmp_path: Path) -> None:
-    table = made_up.superposition(tmp_path, seeds=(0, 1))
-    figure, numbers = drawn("superposition", [table])
-    metrics = pd.read_csv(table)
-    panels = figure.axes[::2]
-    names = ("mmcs_planted", "mmcs_larger", "recovered_features", "dead", "fvu", "l0")
-    for axis, metric in zip(panels, names, strict=True):
-        means = metrics[metrics["metric"] == metric].groupby(["latents", "sparsity"])["value"].mean().unstack()
-        cells = axis.collections[0].get_array()
-        rows = len(made_up.SIZES) - (metric == "mmcs_larger")
-        np.testing.assert_allclose(cells[:rows], np.maximum(means, 0.1) if metric == "l0" else means)
-        assert cells[rows:].mask.all(), "the largest dictionary has no larger one"
-    best = made_up.COEFFICIENTS.index(1.0) + 0.5
-    for axis in panels[:3]:
-        marks = {
-            line.get_marker(): line.get_xydata().tolist() for line in axis.lines if line.get_marker() in ("o", "^")
-        }
-        assert marks == {"o": [[best, y + 0.5] for y in range(7)], "^": [[best, y + 0.5] for y in range(6)]}
-    assert not any(line.get_marker() in ("o", "^") for axis in panels[3:] for line in axis.lines)
-    (height,) = {float(line.get_ydata()[0]) for axis in panels for line in axis.lines if line.get_linestyle() == "--"}
-    assert height == made_up.SIZES.index(64) + 0.5
-    assert numbers["best_planted"].sum() == 7
-    assert numbers["best_larger"].sum() == 6
-    assert numbers.loc[numbers["best_larger"], "sparsity"].eq(1).all()
-    finding = import_module("ontogeny.figures.superposition").caption(numbers).finding
-    assert "the SAE finds at most 94%" in finding
-    assert "for 6 of 6 sizes; to choose by it costs 0 of that MMCS" in finding
-
-
 def test_robustness_draws_as_many_features_as_are_matched(tables: dict[str, list[Path]]) -> None:
     figure, numbers = drawn("robustness", tables["robustness"])
     files = tables["robustness"]
@@ -114,6 +88,9 @@ def test_robustness_draws_as_many_features_as_are_matched(tables: dict[str, list
         assert len(axis.collections[0].get_offsets()) == len(discs)
         same = discs.loc[discs["shared_step"] == discs["other_shared_step"], "features"].sum() / discs["features"].sum()
         assert same == pytest.approx(agreement.loc[("all", "equal"), "value"])
+        found = rows[(rows["group"] == "all") & (rows["metric"] == "matched_share")].iloc[0]
+        assert (found["low"], found["high"]) == wilson_interval(len(pairs), int(found["features"]))
+        assert found["value"] * found["features"] == pytest.approx(len(pairs))
         value, low, high = agreement.loc[("all", "spearman"), ["value", "low", "high"]]
         assert f"rank correlation {value:.2f} ({low:.2f} to {high:.2f})" in words(axis)
 
@@ -224,7 +201,13 @@ def test_decoder_norms_draws_the_table(tables: dict[str, list[Path]]) -> None:
     for name, rows in means.groupby("class"):
         of_class = alive[alive["class"] == name]
         assert set(rows["features"]) == {len(of_class)}
-        np.testing.assert_allclose(rows["normalised_norm"], np.stack(of_class["normalised_norm"]).mean(axis=0))
+        norms = np.stack(of_class["normalised_norm"])
+        np.testing.assert_allclose(rows["normalised_norm"], norms.mean(axis=0))
+        errors = norms.std(axis=0, ddof=1) / np.sqrt(len(of_class))
+        np.testing.assert_allclose(rows["standard_error"], errors, rtol=1e-9)
+        reach = student_quantile(len(of_class) - 1) * errors
+        np.testing.assert_allclose(rows[["low", "high"]].T, [norms.mean(axis=0) - reach, norms.mean(axis=0) + reach])
+    assert len([band for band in figure.axes[0].collections if isinstance(band, PolyCollection)]) == 2
     sides = [text for text in words(figure.axes[1]) if "features" in text]
     counts = alive["class"].value_counts()
     assert sides == [f"{name}\nfeatures\n{counts[name]:,} of {len(alive):,}" for name in ("initialisation", "emergent")]

@@ -151,6 +151,10 @@ def test_features_that_no_site_reads_are_left_out(tmp_path: Path) -> None:
     assert 3 not in set(numbers["feature"].dropna())
     read = numbers[numbers["panel"] == "read"].iloc[0]
     assert (read["value"], read["number"]) == (59, 60)
+    # Wilson: (59/60 + z^2/120 -+ z sqrt(59/60 1/60 / 60 + z^2/14400)) / (1 + z^2/60) is 0.9114 to 0.9971.
+    assert (read["low"], read["high"]) == pytest.approx((0.9114 * 60, 0.9971 * 60), abs=0.01)
+    low = numbers[numbers["panel"] == "low"]
+    assert ((low["low"] <= low["value"]) & (low["value"] <= low["high"]) & (low["high"] <= low["number"])).all()
 
 
 def test_the_interval_is_over_features_and_not_over_their_sites() -> None:

@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from figure_drawing import drawn
-from sweep_tables import density, sweep
+from sweep_tables import COEFFICIENTS, SIZES, density, superposition, sweep
 
 from ontogeny.densities import EDGES
 from ontogeny.errors import UserError
 from ontogeny.figures.density import caption
+from ontogeny.figures.writer import figure_module
 
 
 def test_a_sweep_has_a_column_a_dictionary_and_a_line_a_size(tmp_path: Path) -> None:
@@ -66,3 +67,32 @@ def test_a_run_without_histograms_is_one_line(tmp_path: Path) -> None:
         drawn("density", [file])
     with pytest.raises(UserError, match=r"there are 2; expected the density\.csv of one run"):
         drawn("density", [file, file])
+
+
+def test_superposition_shows_the_sweep_and_marks_the_best_coefficients(tmp_path: Path) -> None:
+    table = superposition(tmp_path, seeds=(0, 1))
+    figure, numbers = drawn("superposition", [table])
+    metrics = pd.read_csv(table)
+    panels = figure.axes[::2]
+    names = ("mmcs_planted", "mmcs_larger", "recovered_features", "dead", "fvu", "l0")
+    for axis, metric in zip(panels, names, strict=True):
+        means = metrics[metrics["metric"] == metric].groupby(["latents", "sparsity"])["value"].mean().unstack()
+        cells = axis.collections[0].get_array()
+        rows = len(SIZES) - (metric == "mmcs_larger")
+        np.testing.assert_allclose(cells[:rows], np.maximum(means, 0.1) if metric == "l0" else means)
+        assert cells[rows:].mask.all(), "the largest dictionary has no larger one"
+    best = COEFFICIENTS.index(1.0) + 0.5
+    for axis in panels[:3]:
+        marks = {
+            line.get_marker(): line.get_xydata().tolist() for line in axis.lines if line.get_marker() in ("o", "^")
+        }
+        assert marks == {"o": [[best, y + 0.5] for y in range(7)], "^": [[best, y + 0.5] for y in range(6)]}
+    assert not any(line.get_marker() in ("o", "^") for axis in panels[3:] for line in axis.lines)
+    (height,) = {float(line.get_ydata()[0]) for axis in panels for line in axis.lines if line.get_linestyle() == "--"}
+    assert height == SIZES.index(64) + 0.5
+    assert numbers["best_planted"].sum() == 7
+    assert numbers["best_larger"].sum() == 6
+    assert numbers.loc[numbers["best_larger"], "sparsity"].eq(1).all()
+    finding = figure_module("superposition").caption(numbers).finding
+    assert "the SAE finds at most 94%" in finding
+    assert "for 6 of 6 sizes; to choose by it costs 0 of that MMCS" in finding

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import figure_tables as made_up
+import model_tables
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +18,7 @@ def test_every_task_has_a_name() -> None:
 
 
 def test_attribution_draws_the_table(tmp_path: Path) -> None:
-    files = made_up.tasks(tmp_path, "attribution")
+    files = model_tables.tasks(tmp_path, "attribution")
     figure, numbers = drawn("attribution", files)
     tasks, features = map(pd.read_csv, files)
     for number, task in enumerate(TASKS):
@@ -44,7 +44,7 @@ def test_attribution_draws_the_table(tmp_path: Path) -> None:
 
 
 def test_necessity_and_sufficiency_draw_the_table(tmp_path: Path) -> None:
-    files = made_up.tasks(tmp_path, "ablations")
+    files = model_tables.tasks(tmp_path, "ablations")
     figure, numbers = drawn("necessity_sufficiency", files)
     table = pd.read_csv(files[1])
     drawn_steps = sorted(numbers.loc[numbers["against_k"], "step"].unique())
@@ -67,7 +67,7 @@ def test_necessity_and_sufficiency_draw_the_table(tmp_path: Path) -> None:
 
 
 def test_every_checkpoint_is_drawn_with_features_ablated(tmp_path: Path) -> None:
-    files = made_up.tasks(tmp_path, "ablations")
+    files = model_tables.tasks(tmp_path, "ablations")
     figure, _ = drawn("necessity_sufficiency", files)
     tasks, table = map(pd.read_csv, files)
     for row, task in enumerate(TASKS):
@@ -82,7 +82,7 @@ def test_every_checkpoint_is_drawn_with_features_ablated(tmp_path: Path) -> None
 
 def test_tasks_with_too_few_items_are_named_and_not_drawn(tmp_path: Path) -> None:
     for name, kind in (("attribution", "attribution"), ("necessity_sufficiency", "ablations")):
-        figure, _ = drawn(name, made_up.tasks(tmp_path, kind, measured=("agreement",)))
+        figure, _ = drawn(name, model_tables.tasks(tmp_path, kind, measured=("agreement",)))
         said = [text for axis in figure.axes for text in words(axis)]
         assert sum("too few items" in text for text in said) >= 8
         assert sum("2 items (12,345 left out), not measured" in text for text in said) == 4

@@ -1,6 +1,5 @@
 """Explanations, ratings and scores of features: known answers from a judge that keeps a known rule."""
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from evaluation_study import script
-from judge import Failure, blind, decisions, kind_of, knowing, serving, windows_in
+from judge import blind, kind_of, knowing, serving, windows_in
 
 from ontogeny.config.interpretation import InterpretationSettings
 from ontogeny.errors import UserError
@@ -20,26 +19,17 @@ from ontogeny.interpretation.cache import Answer, Cache
 from ontogeny.interpretation.prompts import (
     DETECT,
     FUZZ,
-    MalformedAnswerError,
     Window,
     decision_messages,
     explanation_messages,
-    read_decisions,
-    read_rating,
 )
-from ontogeny.interpretation.ratings import SCHEMA, outlook, read_subjects, write_interpretations
+from ontogeny.interpretation.ratings import SCHEMA, outlook, read_subjects
 from ontogeny.interpretation.scores import score
-
-
-def interpret(folder: Path, settings: InterpretationSettings, rows: list[tuple[object, ...]]) -> pd.DataFrame:
-    windows = made_up.write(folder / "windows.parquet", rows)
-    write_interpretations(settings, windows, folder / "cache", folder / "interpretations.parquet", None)
-    return pq.read_table(folder / "interpretations.parquet").to_pandas().set_index("feature")
 
 
 def test_a_judge_that_knows_scores_1(tmp_path: Path) -> None:
     with serving(knowing) as judge:
-        table = interpret(tmp_path, made_up.settings(judge.address), made_up.features(5))
+        table = made_up.interpret(tmp_path, made_up.settings(judge.address), made_up.features(5))
     assert table["explanation"].tolist() == [f"the text [{made_up.WORDS[n % 4]}{n}]" for n in range(5)]
     assert set(table["complexity"]) == {1}
     assert set(table["detection"]) == set(table["fuzzing"]) == {1.0}
@@ -53,7 +43,7 @@ def test_a_judge_that_knows_scores_1(tmp_path: Path) -> None:
 
 def test_a_judge_that_does_not_look_scores_one_half(tmp_path: Path) -> None:
     with serving(blind) as judge:
-        table = interpret(tmp_path, made_up.settings(judge.address), made_up.features(3))
+        table = made_up.interpret(tmp_path, made_up.settings(judge.address), made_up.features(3))
     assert set(table["complexity"]) == {5}
     assert set(table["detection"]) == set(table["fuzzing"]) == {0.5}
     assert set(table["detection_hits"]) == {3}
@@ -62,7 +52,7 @@ def test_a_judge_that_does_not_look_scores_one_half(tmp_path: Path) -> None:
 
 def test_half_an_explanation_scores_what_is_counted_by_hand(tmp_path: Path) -> None:
     with serving(knowing) as judge:
-        table = interpret(tmp_path, made_up.settings(judge.address), made_up.of_two_words())
+        table = made_up.interpret(tmp_path, made_up.settings(judge.address), made_up.of_two_words())
     assert table.loc[0, "explanation"] == "the text [snow]"
     assert table.loc[0, "complexity"] == 2
     assert table.loc[0, "detection"] == pytest.approx((2 / 5 + 4 / 4) / 2)
@@ -81,7 +71,7 @@ def test_windows_that_give_no_score_are_not_asked_about(tmp_path: Path) -> None:
     """Whoever answers about silent windows alone can tell no true ones from them."""
     rows = [row for row in made_up.features(1) if row[1] != "detection" or not row[3]]
     with serving(knowing) as judge:
-        table = interpret(tmp_path, made_up.settings(judge.address), rows)
+        table = made_up.interpret(tmp_path, made_up.settings(judge.address), rows)
         assert len(judge.requests) == 2
     assert pd.isna(table.loc[0, "detection"])
     assert table.loc[0, "fuzzing"] == 1.0
@@ -89,7 +79,7 @@ def test_windows_that_give_no_score_are_not_asked_about(tmp_path: Path) -> None:
 
 def test_the_table_says_what_it_is(tmp_path: Path) -> None:
     with serving(knowing) as judge:
-        interpret(tmp_path, made_up.settings(judge.address), made_up.features(2))
+        made_up.interpret(tmp_path, made_up.settings(judge.address), made_up.features(2))
     read = pq.read_table(tmp_path / "interpretations.parquet")
     assert read.schema.remove_metadata() == SCHEMA
     assert [str(read.schema.field(name).type) for name in ("feature", "explanation", "complexity", "detection", "fuzzing")] == [
@@ -105,7 +95,9 @@ def test_the_table_says_what_it_is(tmp_path: Path) -> None:
 
 def test_requests_are_those_of_the_protocol(tmp_path: Path) -> None:
     with serving(knowing) as judge:
-        interpret(tmp_path, made_up.settings(judge.address, temperature=0.5, max_tokens=None), made_up.features(1))
+        made_up.interpret(
+            tmp_path, made_up.settings(judge.address, temperature=0.5, max_tokens=None), made_up.features(1)
+        )
     assert [headers["path"] for headers in judge.headers] == ["/v1/chat/completions"] * 3
     assert [set(body) for body in judge.requests] == [{"model", "messages", "temperature"}] * 3
     assert [kind_of(body["messages"][-1]["content"]) for body in judge.requests] == [
@@ -120,15 +112,15 @@ def test_requests_are_those_of_the_protocol(tmp_path: Path) -> None:
 
 def test_what_was_answered_is_never_asked_again(tmp_path: Path) -> None:
     with serving(knowing) as judge:
-        first = interpret(tmp_path, made_up.settings(judge.address), made_up.features(4))
+        first = made_up.interpret(tmp_path, made_up.settings(judge.address), made_up.features(4))
         assert len(judge.requests) == 12
     with serving(blind) as other:
         settings = made_up.settings(other.address, concurrency=1, timeout=1.0, input_price=1.0, output_price=2.0)
-        again = interpret(tmp_path, settings, made_up.features(4))
+        again = made_up.interpret(tmp_path, settings, made_up.features(4))
         assert other.requests == [], "another server of the same model is not asked"
-        interpret(tmp_path, made_up.settings(other.address, model="judge-2"), made_up.features(4))
+        made_up.interpret(tmp_path, made_up.settings(other.address, model="judge-2"), made_up.features(4))
         assert len(other.requests) == 12
-        interpret(tmp_path, made_up.settings(other.address, temperature=1.0), made_up.features(4))
+        made_up.interpret(tmp_path, made_up.settings(other.address, temperature=1.0), made_up.features(4))
         assert len(other.requests) == 24
     pd.testing.assert_frame_equal(first, again)
 
@@ -136,7 +128,7 @@ def test_what_was_answered_is_never_asked_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["cut", "changed", "emptied"])
 def test_a_damaged_answer_is_asked_again(tmp_path: Path, damage: str) -> None:
     with serving(knowing) as judge:
-        first = interpret(tmp_path, made_up.settings(judge.address), made_up.features(2))
+        first = made_up.interpret(tmp_path, made_up.settings(judge.address), made_up.features(2))
         asked = len(judge.requests)
         (file, *_) = sorted((tmp_path / "cache").rglob("*.json"))
         content = file.read_text()
@@ -147,7 +139,9 @@ def test_a_damaged_answer_is_asked_again(tmp_path: Path, damage: str) -> None:
         }[damage]
         assert spoilt != content
         file.write_text(spoilt)
-        pd.testing.assert_frame_equal(interpret(tmp_path, made_up.settings(judge.address), made_up.features(2)), first)
+        pd.testing.assert_frame_equal(
+            made_up.interpret(tmp_path, made_up.settings(judge.address), made_up.features(2)), first
+        )
         assert len(judge.requests) == asked + 1
         assert file.read_text() == content
 
@@ -174,114 +168,9 @@ def test_a_killed_job_resumes_without_paying_again(tmp_path: Path) -> None:
         running[0].wait()
         assert len(judge.requests) == 10
         assert not (tmp_path / "interpretations.parquet").exists()
-        table = interpret(tmp_path, settings, made_up.features(8))
+        table = made_up.interpret(tmp_path, settings, made_up.features(8))
     assert len(judge.requests) == 24 + 1, "the one whose answer was not heard"
     assert set(table["detection"]) == {1.0}
-
-
-MALFORMED = [
-    ("It is about snow.", "it is no JSON"),
-    ('{"explanation": "snow", "complexity": 6}', "complexity: input should be less than or equal to 5"),
-    ('{"explanation": "snow", "complexity": "3"}', "complexity: input should be a valid integer"),
-    ('{"explanation": "snow", "complexity": 2.5}', "complexity: input should be a valid integer"),
-    ('{"explanation": "snow"}', "complexity: field required"),
-    ('{"explanation": " ", "complexity": 3}', "explanation: string should have at least 1 character"),
-    ('{"explanation": "snow", "complexity": 3, "complexity": 4}', "a key is given twice"),
-    ('{"explanation": "snow", "complexity": 3} and rain', "it is no JSON"),
-    ('{"explanation": "snow", "complexity": 3, "sure": true}', "sure: extra inputs are not permitted"),
-    ("", "it is no JSON"),
-    ("1" * 5000, "it is no JSON"),
-    ("[" * 100_000, "it is no JSON"),
-]
-
-
-@pytest.mark.parametrize(("answer", "problem"), MALFORMED)
-def test_an_answer_of_another_form_is_no_rating(answer: str, problem: str) -> None:
-    with pytest.raises(MalformedAnswerError, match=f"^{problem}"):
-        read_rating(answer)
-
-
-def test_a_thought_before_an_answer_is_no_part_of_it() -> None:
-    thought = '<think>\nPerhaps {"1": false}?\n</think>\n\n'
-    assert read_decisions(thought + '{"1": true}', 1) == [True]
-    assert read_decisions(thought + '```json\n{"1": true}\n```', 1) == [True]
-    with pytest.raises(MalformedAnswerError, match="it is no JSON"):
-        read_decisions('<think>{"1": true}', 1)
-
-
-@pytest.mark.parametrize(
-    "answer",
-    ['{"1": true}', '{"1": true, "2": false, "3": true}', '{"1": true, "2": "no"}', '{"1": 1, "2": 0}', "[true, false]", '{"0": true, "1": true}'],
-)  # fmt: skip
-def test_decisions_are_one_for_each_window(answer: str) -> None:
-    assert read_decisions('{"2": false, "1": true}', 2) == [True, False]
-    assert read_decisions('```json\n{"1": true,\n "2": false}\n```\n', 2) == [True, False]
-    with pytest.raises(MalformedAnswerError):
-        read_decisions(answer, 2)
-
-
-def test_a_malformed_answer_is_asked_for_again(tmp_path: Path) -> None:
-    def hesitating(question: str) -> str:
-        return "Well." if len(judge.requests[-1]["messages"]) == 2 else knowing(question)
-
-    with serving(hesitating) as judge:
-        table = interpret(tmp_path, made_up.settings(judge.address, concurrency=1), made_up.features(2))
-        assert len(judge.requests) == 12, "every question twice"
-        again = next(body["messages"] for body in judge.requests if len(body["messages"]) > 2)
-        interpret(tmp_path, made_up.settings(judge.address), made_up.features(2))
-        assert len(judge.requests) == 12, "an answer that cannot be read was paid for as well"
-    assert [message["role"] for message in again] == ["system", "user", "assistant", "user"]
-    assert again[2]["content"] == "Well."
-    assert set(table["detection"]) == {1.0}
-    assert table["problem"].isna().all()
-
-
-def test_what_cannot_be_read_is_never_guessed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    def silent_about_rain(question: str) -> str:
-        if "rain1" in question and kind_of(question) == "explanation":
-            return "I would rather not say."
-        if "hail2" in question and kind_of(question) == "detection":
-            return decisions([True])
-        return knowing(question)
-
-    caplog.set_level("INFO", logger="ontogeny")
-    with serving(silent_about_rain) as judge:
-        table = interpret(tmp_path, made_up.settings(judge.address, concurrency=1), made_up.features(3))
-    assert len(judge.requests) == 3 + 3 + (1 + 3 + 1)
-    assert table.loc[1, ["explanation", "complexity", "detection", "fuzzing"]].isna().all()
-    assert table["problem"].tolist()[1:] == [
-        "explanation: it is no JSON",
-        "detection: its keys are not the numbers of the windows, 1 to 6",
-    ]
-    assert pd.isna(table.loc[2, "detection"])
-    assert table.loc[2, "fuzzing"] == 1.0
-    assert "unread answers for 1 features: explanation: it is no JSON" in caplog.text
-
-
-def test_an_answer_that_was_cut_off_is_counted_as_such(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", logger="ontogeny")
-    choice = {"message": {"content": '{"explanation": "sno'}, "finish_reason": "length"}
-    cut = Failure(200, text=json.dumps({"choices": [choice]}))
-    with serving(knowing, [cut] * 3) as judge:
-        interpret(tmp_path, made_up.settings(judge.address), made_up.features(1))
-        table = interpret(tmp_path, made_up.settings(judge.address), made_up.features(2))
-    assert table.loc[0, "problem"] == "explanation: cut off at interpretation.max_tokens"
-    assert table.loc[1, "detection"] == 1.0
-    assert "unread answers for 1 features: explanation: cut off at interpretation.max_tokens" in caplog.text
-    kept = [json.loads(file.read_text())["answer"]["finish_reason"] for file in (tmp_path / "cache").rglob("*.json")]
-    assert sorted(kept) == ["length"] * 3 + ["stop"] * 3
-
-
-def test_answers_whose_end_was_not_kept_are_answers(tmp_path: Path) -> None:
-    cache, messages = Cache(tmp_path, made_up.settings("http://here")), explanation_messages([Window(("a",), (True,))])
-    cache.keep(messages, Answer(text="b", input_tokens=3, output_tokens=1))
-    (file,) = tmp_path.rglob("*.json")
-    entry = json.loads(file.read_text())
-    del entry["answer"]["finish_reason"]
-    told = json.dumps({"text": "b", "input_tokens": 3, "output_tokens": 1}, sort_keys=True)
-    entry["checksum"] = hashlib.sha256(told.encode()).hexdigest()
-    file.write_text(json.dumps(entry))
-    assert cache.find(messages) == Answer(text="b", input_tokens=3, output_tokens=1)
 
 
 def test_costs_are_told_before_the_first_request_and_after_the_last(
@@ -296,7 +185,7 @@ def test_costs_are_told_before_the_first_request_and_after_the_last(
 
     with serving(listening) as judge:
         settings = made_up.settings(judge.address, input_price=2.0, output_price=8.0)
-        interpret(tmp_path, settings, made_up.features(2))
+        made_up.interpret(tmp_path, settings, made_up.features(2))
         assert told[0].startswith("interpretation: 0 answers are kept from before; still to ask, about: 6 requests, ")
         assert "asked 6 requests, 600 tokens of questions and 60 of answers; cost 0.00168" in caplog.text
         windows = made_up.write(tmp_path / "windows.parquet", made_up.features(3))
@@ -362,7 +251,7 @@ def test_several_requests_are_under_way_and_no_more(tmp_path: Path) -> None:
         return knowing(question)
 
     with serving(slow) as judge:
-        interpret(tmp_path, made_up.settings(judge.address, concurrency=3), made_up.features(8))
+        made_up.interpret(tmp_path, made_up.settings(judge.address, concurrency=3), made_up.features(8))
     assert judge.most_at_once == 3
 
 

@@ -17,6 +17,7 @@ from ontogeny.figures.caption import Caption, counted, listed, rounded
 from ontogeny.figures.norms import (
     bracket,
     class_means,
+    draw_band,
     draw_norms,
     features_to_draw,
     norm_bar,
@@ -32,7 +33,8 @@ TITLE = "Features over training"
 DESCRIPTION = (
     "Decoder norm of a feature at each site over its maximum over sites. Initialisation features are above tau at the "
     "first site, emergent features rise above it later. (a) Mean over all features of a class, of "
-    "those that fire on heldout rows, with its 95 % interval over features by Student's t (bands). "
+    "those that fire on heldout rows, with its 95 % interval over features by Student's t (bands, of ten "
+    "features or more). "
     "(b) A sample with equal numbers of both classes, where each has enough, one feature a row, ordered by the site "
     "where they emerge and then by the centre of mass of their norms; the numbers at the left are how many there are. "
     "Training steps are on a log axis with step 0 in a slot of its own."
@@ -111,7 +113,7 @@ def _draw_means(axis: Axes, sites: SiteAxis, rows: pd.DataFrame) -> None:
         y = of_class["normalised_norm"].to_numpy()
         dashes = "--" if name == "initialisation" else "-"
         sites.line(axis, y, {"color": GROUPS[name], "linestyle": dashes, "marker": "o", "markersize": 2})
-        sites.band(axis, of_class["low"], of_class["high"], GROUPS[name])
+        draw_band(axis, sites, of_class, GROUPS[name])
         ends.append(End(sites.positions[-1], y[-1], str(name), GROUPS[name]))
     axis.set_ylim(0, 1)
     axis.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])

@@ -19,7 +19,7 @@ from ontogeny.evaluation.emergence import CLASSES, feature_classes
 from ontogeny.evaluation.feature_table import Features
 from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, counted, listed
-from ontogeny.figures.norms import class_means, features_to_draw, norms_as_drawn, read_geometry
+from ontogeny.figures.norms import class_means, draw_band, features_to_draw, norms_as_drawn, read_geometry
 from ontogeny.figures.style import (
     INK,
     LIGHT,
@@ -45,7 +45,8 @@ DESCRIPTION = (
     "site, returning ones at the last but not at all, fading ones not at the last. Emergent features are not above tau "
     "at the first site: lasting ones are at the last, transient ones only in between. "
     "(a) Features of each class by tau; the line marks the tau of the study, whose counts stand at the right. "
-    "(b) Mean normalised norm of each class at that tau, with its 95 % interval over features by Student's t (bands). "
+    "(b) Mean normalised norm of each class at that tau, with its 95 % interval over features by Student's t (bands, "
+    "of classes of ten features or more). "
     "In the table beside the figure, counts have a 95 % interval by Wilson's formula, which takes the features for a "
     "sample: it is for the share of a class among the features of such a dictionary. "
     "Training steps are on a log axis with step 0 in a slot of its own."
@@ -211,7 +212,7 @@ def _draw_norms(axis: Axes, sites: SiteAxis, rows: pd.DataFrame, threshold: floa
         y = of_class["value"].to_numpy()
         look = {"color": colours[str(name)], "linestyle": DASHES[str(name)], "marker": "o", "markersize": 2}
         sites.line(axis, y, look | ({"markerfacecolor": "white"} if CLASSES[str(name)] == "emergent" else {}))
-        sites.band(axis, of_class["low"], of_class["high"], colours[str(name)])
+        draw_band(axis, sites, of_class, colours[str(name)])
         text = f"{name} ({of_class['features'].iloc[0]:,})"
         ends.append(End(sites.positions[-1], y[-1], text, GROUPS[CLASSES[str(name)]]))
     axis.axhline(threshold, color=LIGHT, linewidth=THIN, zorder=0)

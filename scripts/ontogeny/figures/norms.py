@@ -24,6 +24,9 @@ from ontogeny.figures.style import GREY, MM_PER_INCH, POINTS_PER_INCH, THICK, si
 from ontogeny.figures.tables import SITE, read_table
 from ontogeny.randomness import generator
 
+FEWEST_FEATURES = 10
+"""Features of a class below which the interval of its mean stands in the table alone."""
+
 
 def features_to_draw(file: Path) -> Features:
     """Read the features of a run over several sites, at least one of which fires.
@@ -126,6 +129,12 @@ def class_means(
     errors = np.concatenate(spreads) / np.sqrt(table["features"])
     table = with_interval(table.assign(standard_error=errors, groups=table["features"]), "normalised_norm")
     return table.drop(columns=["groups", "normalised_norm"])
+
+
+def draw_band(axis: Axes, sites: SiteAxis, rows: pd.DataFrame, colour: str) -> None:
+    """Draw the interval of one class of `class_means`, unless it has so few features that it would cover the panel."""
+    if rows["features"].iloc[0] >= FEWEST_FEATURES:
+        sites.band(axis, rows["low"], rows["high"], colour)
 
 
 def draw_norms(axis: Axes, sites: SiteAxis, rows: pd.DataFrame, colormap: str) -> None:

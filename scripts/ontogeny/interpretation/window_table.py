@@ -89,32 +89,36 @@ def write_windows(
     rows = {shard: read_rows(activations / "rows" / f"{shard}.h5") for shard in shards}
     if any(own.tokens_hash != contexts.hash for own in rows.values()):
         raise UserError(f"{activations}/rows: the rows are not of {tokens}; make the rows again")
-    firings = read_firings(crosscoder, activations, rows, chosen_F)
-    context_R, position_R = (
-        np.concatenate([getattr(own, name) for own in rows.values()]) for name in ("context", "position")
-    )
-    cut = cut_windows(context_R, position_R, contexts.length, settings.window)
-    chosen = [
+    firings, index = read_firings(crosscoder, activations, rows, chosen_F), RowIndex(list(rows.values()))
+    cut = cut_windows(index.context, index.position, contexts.length, settings.window)
+    chosen = _choose(chosen_F, firings, cut, settings)
+    if not chosen:
+        raise UserError(
+            f"{features}: no feature fires in a window whose every token was read; raise activations.heldout_rows"
+        )
+    table = _table(chosen, chosen_F, cut, contexts, texts, index, firings, settings.seed)
+    metadata = {
+        **provenance(study),
+        **{name: str(value) for name, value in read_identity(dictionary)._asdict().items()},
+        "sites": json.dumps([site._asdict() for site in crosscoder.sites]),
+        "rows": str(len(index.context)),
+        "settings": settings.model_dump_json(),
+    }
+    with atomic(out) as temporary:
+        pq.write_table(table.replace_schema_metadata(metadata), temporary)
+    return {"rows": len(index.context), "features": len({place for place, _ in chosen}), "windows": len(table)}
+
+
+def _choose(
+    chosen_F: NDArray[np.int64], firings: RowFirings, cut: Cut, settings: WindowSettings
+) -> list[tuple[int, Chosen]]:
+    """Choose windows of each feature that fires in one, with its place among the features."""
+    return [
         (place, window)
         for place, (fired_K, _) in enumerate(strongest_firings(firings, cut, len(chosen_F)))
         if len(fired_K)
         for window in choose_windows(int(chosen_F[place]), fired_K, cut, settings)
     ]
-    if not chosen:
-        raise UserError(
-            f"{features}: no feature fires in a window whose every token was read; raise activations.heldout_rows"
-        )
-    table = _table(chosen, chosen_F, cut, contexts, texts, RowIndex(list(rows.values())), firings, settings.seed)
-    metadata = {
-        **provenance(study),
-        **{name: str(value) for name, value in read_identity(dictionary)._asdict().items()},
-        "sites": json.dumps([site._asdict() for site in crosscoder.sites]),
-        "rows": str(len(context_R)),
-        "settings": settings.model_dump_json(),
-    }
-    with atomic(out) as temporary:
-        pq.write_table(table.replace_schema_metadata(metadata), temporary)
-    return {"rows": len(context_R), "features": len({place for place, _ in chosen}), "windows": len(table)}
 
 
 def _table(
