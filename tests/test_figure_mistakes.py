@@ -174,7 +174,8 @@ def test_mistakes_are_one_line(case: str, tmp_path: Path) -> None:
     assert not (tmp_path / "figures").exists()
 
 
-def test_settings_of_another_figure_are_one_line(tables: dict[str, list[Path]], tmp_path: Path) -> None:
+def test_settings_of_another_figure_are_one_line(tmp_path: Path) -> None:
+    table = made_up.reconstruction(tmp_path, made_up.identity("crosscoder", 32))
     command = [
         sys.executable,
         str(ROOT / "scripts" / "figure.py"),
@@ -183,7 +184,7 @@ def test_settings_of_another_figure_are_one_line(tables: dict[str, list[Path]], 
         "--settings",
         '{"features": 3}',
     ]
-    command += ["--tables", *map(str, tables["pareto"]), "--out", str(tmp_path / "pareto")]
+    command += ["--tables", str(table), "--out", str(tmp_path / "pareto")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stderr.splitlines() == [

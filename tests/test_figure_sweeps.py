@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import figure_tables as made_up
 import numpy as np
 import pandas as pd
 import pytest
@@ -96,3 +97,13 @@ def test_superposition_shows_the_sweep_and_marks_the_best_coefficients(tmp_path:
     finding = figure_module("superposition").caption(numbers).finding
     assert "the SAE finds at most 94%" in finding
     assert "for 6 of 6 sizes; to choose by it costs 0 of that MMCS" in finding
+
+
+def test_a_sweep_of_seeds_draws_means_and_lists_the_extremes(tmp_path: Path) -> None:
+    runs = [made_up.identity("sae", k, seed) for k in (16, 32) for seed in (0, 1, 2)]
+    files = [made_up.reconstruction(tmp_path, run, made_up.LAST, shift=-0.01 * run.seed) for run in runs]
+    numbers = drawn("sweep", files)[1].set_index("sparsity")
+    assert numbers["seeds"].tolist() == [3, 3]
+    np.testing.assert_allclose(numbers["fvu"] - numbers["fvu_low"], 0.01)
+    np.testing.assert_allclose(numbers["fvu_high"] - numbers["fvu"], 0.01)
+    assert (numbers["dead_low"] == numbers["dead_high"]).all()
