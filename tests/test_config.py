@@ -53,7 +53,7 @@ def started(model: str = "neox", step: int = 1000, **settings: Any) -> dict[str,
         (changed("tokens", "context_length", value="128"), 'tokens.context_length: input should be a whole number, not "128"'),
         (
             changed("evaluation", "matching", "against", value=["seeds"]),
-            "evaluation.matching.against: there is no dictionary 'seeds'; dictionaries are crosscoder, half-the-checkpoints",
+            "evaluation.matching.against: there is no dictionary 'seeds'; dictionaries are crosscoder, crosscoder-512, ",
         ),
         (
             changed("dictionaries", "other-seed", "k", value=[8]),
