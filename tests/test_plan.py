@@ -82,6 +82,11 @@ def test_streamed_activations_cost_no_disk_but_a_pass_for_every_reading() -> Non
     cost = costs(many, {"neox": shape})["activations"]
     assert cost.flop == 2 * (2 * 100 + 2 * (3 * 100 + 2 * 20)) * shape.forward_flop(1)
     assert (cost.jobs, cost.disk) == (2, 0)
+    config = copy.deepcopy(CONFIG)
+    config["activations"] |= {"mode": "streamed", "rows_per_shard": 10}
+    config["dictionaries"]["cc"]["sweep"] = "together"
+    together = costs(load_study(config), {"neox": shape})["activations"]
+    assert together.flop == 2 * (2 * 100 + 3 * 100 + 2 * 2 * 20) * shape.forward_flop(1)
     assert readings(few, {"neox": shape})["streamed"].memory == 100 * 2 * 4 * 2
     assert "activations streamed (chosen): 0 GB on disk, up to " in plan_text(few, 1.0)
     assert "activations cached: " in plan_text(few, 1.0)

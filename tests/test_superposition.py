@@ -142,11 +142,10 @@ def test_what_is_planted_and_what_is_larger_is_found_whole(tmp_path: Path) -> No
 def test_a_study_says_what_a_sweep_needs() -> None:
     with pytest.raises(UserError, match=r"'tied' lets all sizes start from the same directions.*write 'independent'"):
         small_study({"initialisation": "tied"})
-    with pytest.raises(UserError, match=r"sweep 'together' needs dead\.policy 'none', not 'auxk'"):
-        small_study({"dead": {"policy": "auxk"}})
     study = small_study({})
     assert study.figure_names() == ("superposition",)
-    assert "superposition" not in small_study({"sweep": "apart"}).figure_names()
+    for change in ({"sweep": "apart"}, {"dead": {"policy": "auxk"}}, {"shared": {"share": 0.5}}):
+        assert "superposition" not in small_study(change).figure_names()
 
 
 def _directions(folder: Path) -> NDArray[np.float32]:

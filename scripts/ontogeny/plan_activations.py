@@ -38,7 +38,8 @@ def readings(study: Study, shapes: Mapping[str, Shape]) -> dict[str, Reading]:
     """Count both ways to read the activations of a study, by the value of `activations.mode`.
 
     Streamed, models run whenever activations are read: for statistics (twice if there are more shards than are open at
-    a time), in every epoch of every run (once if they all stay open), and for every measurement on heldout rows.
+    a time), in every epoch of every run, or of the runs that are trained together (once if they all stay open), and for
+    every measurement of a run on heldout rows.
 
     Args:
         study: the study.
@@ -50,10 +51,12 @@ def readings(study: Study, shapes: Mapping[str, Shape]) -> dict[str, Reading]:
     checkpoints = len({site.checkpoint for site in sites})
     all_rows, per_row = rows + sum(heldout.values()), _flop(sites, shapes)
     streamed = (1 if stays else 2) * rows * per_row
-    for name in study.dictionaries:
-        for run in study.runs(name).values():
-            passes = 1 if stays else run.epochs
-            streamed += (passes * rows + READINGS * sum(heldout.values())) * _flop(run.sites, shapes)
+    for name, dictionary in study.dictionaries.items():
+        runs = len(study.runs(name))
+        readers = len(dictionary.seeds) if dictionary.sweep == "together" else runs
+        passes = readers * (1 if stays else dictionary.epochs)
+        read = passes * rows + runs * READINGS * sum(heldout.values())
+        streamed += read * _flop(study.sites(name), shapes)
     widest = max(_bytes(study, study.sites(name), shapes) for name in study.dictionaries)
     held = sum(sorted(train.values(), reverse=True)[: 2 * OPEN_SHARDS])
     return {

@@ -123,6 +123,13 @@ class Recipe(Settings):
         """Whether `density.csv` has histograms."""
         return self.density_histograms > 0 or self.dead.policy == "resample"
 
+    @property
+    def shares_products(self) -> bool:
+        """Whether runs that are trained together can share their matrix products: `relu` with `l1`, nothing more."""
+        products = self.nonlinearity == "relu" and self.penalty == "l1" and self.precision == "float32"
+        extras = self.dead.policy != "none" or self.shared.share or self.density_histograms or self.pre_bias
+        return products and not extras
+
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
         if self.gate == "site" and self.nonlinearity != "jumprelu":
@@ -150,23 +157,9 @@ class DictionarySettings(Recipe):
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     """Seeds of initialisation and of the order of rows."""
     sweep: Literal["apart", "together"] = "apart"
-    """`apart`: a job for each run; `together`: one job trains all runs of a seed side by side on the same batches, for
-    many small dictionaries (`relu` with `l1`, in float32, dead latents left alone)."""
-
-    @model_validator(mode="after")
-    def _check_together(self) -> "DictionarySettings":
-        plain = {
-            "nonlinearity": ("relu", self.nonlinearity),
-            "penalty": ("l1", self.penalty),
-            "dead.policy": ("none", self.dead.policy),
-            "precision": ("float32", self.precision),
-            "pre_bias": (False, self.pre_bias),
-        }
-        wrong = [(key, *values) for key, values in plain.items() if values[0] != values[1]]
-        if self.sweep == "together" and wrong:
-            key, expected, found = wrong[0]
-            raise ValueError(f"sweep 'together' needs {key} {expected!r}, not {found!r}; or write 'apart'")
-        return self
+    """`apart`: a job for each run; `together`: one job trains all runs of a seed on the same batches, so that shards
+    are read, or streamed models run, once for all of them, to the same bytes. Plain `relu` with `l1` in float32, for
+    many small dictionaries, shares matrix products too, and is then the same but for rounding."""
 
     @model_validator(mode="after")
     def _check_sweep(self) -> "DictionarySettings":

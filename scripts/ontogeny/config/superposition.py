@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 def superposition_sweeps(study: "Study") -> dict[str, tuple[str, str]]:
     """(model, hook) of the dictionaries of which all runs are measured in one job, by name.
 
-    They are those that are trained together over one planted model at one hook.
+    They are those that are trained together, in products that they share, over one planted model at one hook.
     """
     places = {name: {(site.model, site.hook) for site in study.sites(name)} for name in study.dictionaries}
     return {
         name: next(iter(found))
         for name, found in places.items()
         if study.dictionaries[name].sweep == "together"
+        and study.dictionaries[name].shares_products
         and len(found) == 1
         and all(isinstance(study.models[model], PlantedModel) for model, _ in found)
     }

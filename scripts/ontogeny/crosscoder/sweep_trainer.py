@@ -1,7 +1,8 @@
-"""Training all runs of a sweep side by side: the files of each are those that it would have alone."""
+"""Training all runs of a sweep on the same batches: the files of each are those that it would have alone."""
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -9,9 +10,18 @@ from ontogeny.activations.reader import Reader
 from ontogeny.activations.statistics import read_statistics
 from ontogeny.command import progress
 from ontogeny.config.dictionaries import RunSettings
+from ontogeny.crosscoder.between_steps import between_steps
+from ontogeny.crosscoder.one_by_one import OneByOne
 from ontogeny.crosscoder.state import Interrupted, SavedState, StateFolder, stop_requests
 from ontogeny.crosscoder.sweep import Sweep
-from ontogeny.crosscoder.trainer import Rows, log_row, open_rows, run_fingerprint, write_run
+from ontogeny.crosscoder.trainer import (
+    SECONDS_BETWEEN_LINES,
+    Rows,
+    log_row,
+    open_rows,
+    run_fingerprint,
+    write_run,
+)
 from ontogeny.errors import UserError
 
 log = logging.getLogger("ontogeny")
@@ -28,7 +38,10 @@ def train_sweep(
     study: Path | None = None,
     fingerprint: str = "",
 ) -> dict[str, float]:
-    """Train runs that differ in latents, coefficient and name alone, and write the files of each.
+    """Train runs that differ in latents, k, coefficient and name alone, and write the files of each.
+
+    Where the recipe allows it they share their products, and are equal to runs trained alone but for rounding;
+    otherwise they are equal to the byte, with as many threads.
 
     Args:
         runs: the runs, those of one size side by side; their seed is the same, so that they read the same rows.
@@ -48,7 +61,8 @@ def train_sweep(
     reader = open_rows(runs[0], activations)
     statistics = [read_statistics(activations / site.key / "statistics.json") for site in runs[0].sites]
     states = StateFolder(state, run_fingerprint(runs, reader, statistics, fingerprint))
-    sweep = Sweep(runs, reader.steps, reader.d_model, statistics, reader.read(0).raw_BSD)
+    kind = Sweep if runs[0].shares_products else OneByOne
+    sweep = kind(runs, reader.steps, reader.d_model, statistics, reader.read(0).raw_BSD)
     rows: Rows = []
     saved = states.load()
     if saved is not None:
@@ -66,28 +80,51 @@ def train_sweep(
     return {"rows": read, "rows x runs": read * len(runs)}
 
 
-def _take_steps(sweep: Sweep, reader: Reader, states: StateFolder, rows: Rows) -> None:
+def _take_steps(sweep: Sweep | OneByOne, reader: Reader, states: StateFolder, rows: Rows) -> None:
     """Take every step that is left, append to `rows`, and save the state now and then."""
     settings, last = sweep.runs[0], reader.steps
+    steppers = sweep.steppers if isinstance(sweep, OneByOne) else ()
     rows_left = (last - sweep.steps_done) * settings.batch_size
-    with stop_requests() as asked, closing(reader.batches(sweep.steps_done)) as batches:
+    told = start = time.monotonic()
+    with stop_requests() as asked, closing(reader.batches(sweep.steps_done, asked)) as batches:
         for batch in progress(batches, rows_left, "rows", lambda _: settings.batch_size):
+            if asked():
+                break
             number = batch.step + 1
             logged = number in (1, last) or number % settings.log_every == 0
             measured = sweep.step(batch.raw_BSD, logged)
-            stops = asked()
-            saves = stops or (number % settings.save_every == 0 and number < last)
+            rows += [{RUN: own.settings.run, **row} for own in steppers for row in between_steps(own, reader)]
+            saves = number % settings.save_every == 0 and number < last
             if logged or saves:
                 _check_finite(sweep, reader, states)
             rows += [{RUN: run.run, **log_row(row)} for run, row in zip(sweep.runs, measured, strict=bool(measured))]
+            if measured and (number == last or time.monotonic() - told > SECONDS_BETWEEN_LINES):
+                told = time.monotonic()
+                _tell(measured, last, reader.seconds_waited / (told - start))
             if saves:
                 states.save(SavedState(number, sweep.state(), rows))
-            if stops:
-                log.info("stopped on request at step %d of %d; the state is in %s", number, last, states.folder)
-                raise Interrupted
+    if sweep.steps_done < last:
+        _stop(sweep, reader, states, rows)
 
 
-def _check_finite(sweep: Sweep, reader: Reader, states: StateFolder) -> None:
+def _stop(sweep: Sweep | OneByOne, reader: Reader, states: StateFolder, rows: Rows) -> None:
+    """Save the state because the process was asked to stop."""
+    _check_finite(sweep, reader, states)
+    states.save(SavedState(sweep.steps_done, sweep.state(), rows))
+    log.info("stopped on request at step %d of %d; the state is in %s", sweep.steps_done, reader.steps, states.folder)
+    raise Interrupted
+
+
+def _tell(measured: Sequence[Mapping[str, float]], last: int, waited: float) -> None:
+    """Write a line to the command's log."""
+    fvu = [row["fvu"] for row in measured]
+    log.info(
+        "step %d of %d: %d runs, FVU %.4f to %.4f; waited for data %.1f %% of the time",
+        *(measured[0]["step"], last, len(measured), min(fvu), max(fvu), 100 * waited),
+    )
+
+
+def _check_finite(sweep: Sweep | OneByOne, reader: Reader, states: StateFolder) -> None:
     """Refuse to go on after a loss or a gradient that was not finite."""
     faulty = int(sweep.first_faulty)
     if faulty < 0:

@@ -6,26 +6,23 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
-import torch
 
 from ontogeny.activations.reader import Reader
 from ontogeny.activations.statistics import SiteStatistics, read_statistics
 from ontogeny.command import progress
 from ontogeny.config.dictionaries import RunSettings
+from ontogeny.crosscoder.between_steps import between_steps
 from ontogeny.crosscoder.gathering import gather, hand_out
 from ontogeny.crosscoder.model import Crosscoder, save_crosscoder
 from ontogeny.crosscoder.parallel import ALONE, Ranks
-from ontogeny.crosscoder.resampling import resample, resampling_due
 from ontogeny.crosscoder.state import Interrupted, SavedState, StateFolder, stop_requests
 from ontogeny.crosscoder.step import Stepper
-from ontogeny.densities import COLUMNS, MOMENT, SAMPLE, density_due, density_rows
+from ontogeny.densities import COLUMNS, MOMENT
 from ontogeny.errors import UserError
 from ontogeny.files import atomic_folder, write_csv
 from ontogeny.provenance import provenance
-from ontogeny.randomness import generator
 
 log = logging.getLogger("ontogeny")
 
@@ -156,9 +153,7 @@ def _take_steps(stepper: Stepper, reader: Reader, states: StateFolder, rows: Row
             number = batch.step + 1
             logged = number in (1, last) or number % settings.log_every == 0
             measured = stepper.step(batch.raw_BSD, logged)
-            rows += _resample(stepper, reader)
-            if density_due(number, last, settings.density_histograms):
-                rows += _densities(stepper, reader, "training")
+            rows += between_steps(stepper, reader)
             saves = number % settings.save_every == 0 and number < last
             if logged or saves:
                 _check_finite(stepper, reader, states)
@@ -183,32 +178,6 @@ def _stop(stepper: Stepper, reader: Reader, states: StateFolder, rows: Rows) -> 
     _save(stepper, states, rows)
     log.info("stopped on request at step %d of %d; the state is in %s", stepper.steps_done, reader.steps, states.folder)
     raise Interrupted
-
-
-def _resample(stepper: Stepper, reader: Reader) -> Rows:
-    """Let dead latents start again where the recipe has this step for it, unless no step is left to train them.
-
-    Returns:
-        Densities before and after; nothing where it is not this step.
-    """
-    dead = stepper.settings.dead
-    number = resampling_due(stepper.steps_done, dead.interval, dead.times) if dead.policy == "resample" else None
-    if number is None or stepper.steps_done == stepper.steps:
-        return []
-    before = _densities(stepper, reader, "before")
-    raw_batches = (batch.raw_BSD for batch in reader.sample(dead.candidates, number))
-    started = resample(stepper, raw_batches, generator(stepper.settings.seed, "resample", number))
-    log.info("step %d: %d latents started again", stepper.steps_done, started)
-    return before + _densities(stepper, reader, "after")
-
-
-def _densities(stepper: Stepper, reader: Reader, moment: Literal["training", "before", "after"]) -> Rows:
-    """Count how often latents fire, on the same rows each time."""
-    firings_L, rows = torch.zeros_like(stepper.silent_L), 0
-    for batch in reader.sample(stepper.settings.density_rows, SAMPLE):
-        firings_L += stepper.firings(batch.raw_BSD)
-        rows += len(batch.raw_BSD)
-    return density_rows(firings_L.cpu().numpy(), rows, stepper.steps_done, moment)
 
 
 def _check_finite(stepper: Stepper, reader: Reader, states: StateFolder) -> None:
