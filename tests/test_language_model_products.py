@@ -71,13 +71,24 @@ def test_linear_layers_by_onednn_are_linear_layers(bias: bool, shape: tuple[int,
 
 
 @pytest.mark.parametrize("product", [matmul_transposed, lambda a, b: weight_gradient(a.t(), b.t())])
-@pytest.mark.parametrize("layout", [lambda x: x, lambda x: x.t().contiguous().t()], ids=["rows", "columns"])
+@pytest.mark.parametrize(
+    "layout",
+    [lambda x: x, lambda x: x.t().contiguous().t(), lambda x: torch.cat([x, x], 1)[:, : x.shape[1]]],
+    ids=["rows", "columns", "gaps"],
+)
 @pytest.mark.parametrize("sizes", [(6, 33, 20), (20, 33, 6)])
 def test_products_do_not_depend_on_the_layout(
     product: Callable[[Tensor, Tensor], Tensor], layout: Callable[[Tensor], Tensor], sizes: tuple[int, int, int]
 ) -> None:
     a, b = draw(sizes[0], sizes[1]).detach(), draw(sizes[2], sizes[1]).detach()
     torch.testing.assert_close(product(layout(a), layout(b)), a @ b.T, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_with_gaps_are_multiplied_by_the_kernel_of_those_without() -> None:
+    """The other kernel takes a thousand times as long, and adds up in another order."""
+    x, wide = torch.randn(64, 128), torch.randn(128, 384)
+    gaps = wide[:, 128:256].T
+    assert torch.equal(matmul_transposed(x, gaps), matmul_transposed(x, gaps.contiguous()))
 
 
 def test_other_precisions_are_left_alone() -> None:

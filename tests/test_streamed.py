@@ -36,6 +36,7 @@ from ontogeny.activations.store import open_aligned
 from ontogeny.config.evaluation import FeatureSettings
 from ontogeny.config.streamed import FILE, StreamedSettings
 from ontogeny.crosscoder.parallel import Ranks
+from ontogeny.crosscoder.sweep_trainer import train_sweep
 from ontogeny.crosscoder.trainer import train
 from ontogeny.errors import UserError
 from ontogeny.evaluation.features import write_features
@@ -93,6 +94,27 @@ def test_what_is_trained_and_measured_has_the_bytes_of_shards(tmp_path: Path) ->
     one, other = (tmp_path / mode / "reconstruction.csv" for mode in ("cached", "streamed"))
     assert one.read_bytes() == other.read_bytes()
     assert activation_files(root) == []
+
+
+@pytest.mark.parametrize("sweep", ["apart", "together"])
+def test_models_run_once_over_every_row_for_all_runs_that_are_trained_together(
+    study: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, sweep: str
+) -> None:
+    """All shards stay in memory, so that three epochs are one pass over each of three checkpoints."""
+    caplog.set_level("INFO", "ontogeny")
+    runs = [settings_of(run=f"k{k}", k=k, nonlinearity="topk") for k in (2, 3)]
+    for mode in ("activations/streamed", "activations"):
+        activations, out = study / mode, tmp_path / mode
+        if sweep == "together":
+            train_sweep(runs, activations, tmp_path / "state", out)
+        else:
+            for run in runs:
+                train(run, activations, tmp_path / "state", out / run.run)
+    passes = [record.args for record in caplog.records if record.msg == "models ran over %d rows"]
+    assert passes == [(3 * TRAIN_SHARDS * ROWS_PER_SHARD,)] * (1 if sweep == "together" else 2)
+    for run in runs:
+        streamed = bytes_of(tmp_path / "activations/streamed" / run.run)
+        assert streamed == bytes_of(tmp_path / "activations" / run.run)
 
 
 def test_several_processes_run_the_models_of_their_own_sites(study: Path, tmp_path: Path) -> None:

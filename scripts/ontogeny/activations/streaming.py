@@ -4,6 +4,7 @@ There is one process for each thread, or one that uses the GPU of this process. 
 that it keeps their models from one group of shards to the next.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -35,6 +36,8 @@ from ontogeny.config.streamed import FILE, StreamedSettings
 from ontogeny.errors import UserError
 from ontogeny.hdf5 import MEND, Arrays
 from ontogeny.sites import Site
+
+log = logging.getLogger("ontogeny")
 
 SCRIPTS = Path(__file__).parents[2]
 
@@ -108,13 +111,15 @@ class StreamedShards:
         return open_number
 
     def close(self) -> None:
-        """End the processes; whoever waits for them gets a CancelledError."""
+        """End the processes and log what they have done; whoever waits for them gets a CancelledError."""
         with self._lock:
             self._closed += 1
             workers, self._workers, self._kept = self._workers, [], []
             self._known.clear()
         for worker in workers:
             worker.end()
+        if workers:
+            log.info("models ran over %d rows", sum(worker.rows for worker in workers))
 
     def _hold(self, groups: Iterable[Sequence[int]], held: dict[int, "_Pending"], closed: int) -> dict[int, "_Pending"]:
         """Keep the shards of some groups, of those that are held or known to others, and have the rest made."""
@@ -123,7 +128,9 @@ class StreamedShards:
             if closed != self._closed:
                 raise CancelledError
             for numbers in groups:
-                there = {n: pending for n in numbers if (pending := held.get(n) or self._known.get(n))}
+                # Two groups may have shards in common, as those of two epochs have.
+                known = held | dict(self._known) | found
+                there = {n: known[n] for n in numbers if n in known}
                 found |= there | self._make([n for n in numbers if n not in there])
             self._known.update(found)
             self._kept = list(found.values())
@@ -165,6 +172,7 @@ class _Worker:
         self._connection, theirs = Pipe()
         self._tasks: SimpleQueue[tuple[Task, Answer] | None] = SimpleQueue()
         self._wanted = True
+        self.rows = 0
         path = os.pathsep.join([str(SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])])
         command = [sys.executable, "-m", "ontogeny.activations.worker", str(theirs.fileno())]
         command += [] if device is None else [str(device)]
@@ -190,7 +198,9 @@ class _Worker:
         while item := self._tasks.get():
             task, answer = item
             try:
-                answer.set_result(_exchange(self._connection, task))
+                shards = _exchange(self._connection, task)
+                self.rows += shards[0].rows
+                answer.set_result(shards)
             except UserError as error:
                 answer.set_exception(error)
             except (EOFError, OSError):
@@ -201,6 +211,8 @@ class _Worker:
                 answer.set_exception(
                     UserError(f"{where}: the process that runs it has ended with code {code}; give the job more memory")
                 )
+            # Nothing here keeps a shard in memory while this one waits for the next task.
+            shards = ()
             del item, task, answer
         self._connection.close()
 

@@ -1,8 +1,9 @@
 """A checkpoint's model under transformer-lens: read activations at its hook points, and put others in their place."""
 
 import difflib
+import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
+from transformer_lens.model_bridge.generalized_components import AttentionBridge
 from transformers import PreTrainedTokenizerFast
 
 from ontogeny.errors import UserError
@@ -20,6 +22,9 @@ from ontogeny.onednn import OneDNNLinear
 ATTENTION_MAPS = ("hook_attn_scores", "hook_pattern")
 """Ends of the names of hook points that carry one number for two positions."""
 
+OUTSIDE_ATTENTION = re.compile(r"blocks\.\d+\.(hook_resid_(pre|mid|post)|hook_mlp_out|mlp\..*)")
+"""Hook points that are reached whichever way attention is computed."""
+
 Patch = Callable[[Tensor], Tensor]
 """Makes of the activations at a hook, (B, T, D), those that the rest of the model sees."""
 
@@ -27,7 +32,8 @@ Patch = Callable[[Tensor], Tensor]
 def load_model(folder: Path, precision: str = "float32") -> TransformerBridge:
     """Load a checkpoint for inference, on the GPU if there is one, with its weights as they are on disk.
 
-    Transformer-lens computes attention itself and unfused, whatever attention the weights were trained with.
+    Transformer-lens computes attention itself and unfused, whatever attention the weights were trained with, but where
+    activations outside of it are read.
 
     Args:
         folder: a checkpoint's folder, as in `models/<model>/step<k>/`.
@@ -72,7 +78,9 @@ def hooked_activations(model: TransformerBridge, tokens_BT: Tensor, hooks: Seque
 
         return patch
 
-    with _patched(model, tokens_BT, {hook: read(hook) for hook in hooks}), torch.no_grad():
+    fused = all(OUTSIDE_ATTENTION.fullmatch(hook) for hook in hooks)
+    attention = _fused_attention(model) if fused else nullcontext()
+    with _patched(model, tokens_BT, {hook: read(hook) for hook in hooks}), attention, torch.no_grad():
         _forward(model, tokens_BT)
     _check_reached(hooks, activations)
     return activations
@@ -159,6 +167,24 @@ def _forward(model: TransformerBridge, tokens_BT: Tensor, **options: int) -> Ten
     with OneDNNLinear():
         output: Tensor = model(tokens_BT.to(device), return_type="logits", use_cache=False, **options)
     return output
+
+
+@contextmanager
+def _fused_attention(model: TransformerBridge) -> Iterator[None]:
+    """Let the Hugging Face modules compute attention, by a fused kernel, for as long as the block runs."""
+    config = model.original_model.config
+    modules = [module for module in model.modules() if isinstance(module, AttentionBridge)]
+    before = config._attn_implementation
+    # What `pretrained_model` asks for; the bridge turns it off.
+    config._attn_implementation = "sdpa"
+    for module in modules:
+        vars(module)["forward"] = module.original_component.forward
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+        for module in modules:
+            del vars(module)["forward"]
 
 
 @contextmanager

@@ -1,0 +1,91 @@
+"""Activations outside of attention are read with the fused attention of Hugging Face, and are the same."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gguf_files import llama
+from tiny_model import VOCABULARY, tiny_model, write_tokenizer
+from torch.nn import functional
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+
+from ontogeny.language_model.bridge import hooked_activations, load_model, token_losses
+
+HOOKS = [
+    "blocks.0.hook_resid_pre",
+    "blocks.0.mlp.hook_post",
+    "blocks.0.hook_mlp_out",
+    "blocks.0.hook_resid_post",
+    "blocks.1.hook_resid_pre",
+    "blocks.1.hook_resid_post",
+]
+INSIDE = "blocks.1.attn.hook_z"
+
+
+def gpt2() -> GPT2LMHeadModel:
+    torch.manual_seed(0)
+    sizes = {"n_positions": 16, "n_embd": 16, "n_layer": 2, "n_head": 2}
+    return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, initializer_range=0.3, **sizes)).eval()
+
+
+MODELS = {
+    "parallel": tiny_model,
+    "sequential": lambda: tiny_model(parallel=False),
+    "gpt2": gpt2,
+    "llama": llama,
+}
+
+
+@pytest.fixture(params=MODELS)
+def plain(request: pytest.FixtureRequest) -> PreTrainedModel:
+    made: PreTrainedModel = MODELS[request.param]()
+    return made
+
+
+@pytest.fixture
+def model(plain: PreTrainedModel, tmp_path: Path) -> TransformerBridge:
+    write_tokenizer(tmp_path / "checkpoint")
+    plain.save_pretrained(tmp_path / "checkpoint")
+    return load_model(tmp_path / "checkpoint")
+
+
+@pytest.fixture
+def fused_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Lengths of the queries of every call of the fused kernel."""
+    calls: list[int] = []
+    kernel = functional.scaled_dot_product_attention
+
+    def counted(query: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        calls.append(query.shape[-2])
+        return kernel(query, *args, **kwargs)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", counted)
+    return calls
+
+
+def test_what_is_read_with_fused_attention_is_the_same(
+    plain: PreTrainedModel, model: TransformerBridge, fused_calls: list[int]
+) -> None:
+    tokens_BT = torch.randint(0, VOCABULARY, (5, 11), generator=torch.Generator().manual_seed(1))
+    found = hooked_activations(model, tokens_BT, HOOKS)
+    assert fused_calls == [11, 11]
+    unfused = hooked_activations(model, tokens_BT, [*HOOKS, INSIDE])
+    assert len(fused_calls) == 2, "inside attention it is transformer-lens that computes"
+    for hook in HOOKS:
+        assert (found[hook] - unfused[hook]).abs().max() < 1e-5 * unfused[hook].abs().max(), hook
+    with torch.no_grad():
+        expected = plain(input_ids=tokens_BT, output_hidden_states=True).hidden_states[1]
+    assert (found["blocks.0.hook_resid_post"] - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_a_model_is_as_before_after_it_was_read(model: TransformerBridge, fused_calls: list[int]) -> None:
+    tokens_BT = torch.arange(6).view(1, 6)
+    losses = token_losses(model, tokens_BT)
+    hooked_activations(model, tokens_BT, HOOKS[:1])
+    with pytest.raises(IndexError):
+        hooked_activations(model, tokens_BT + 1000, HOOKS)
+    del fused_calls[:]
+    assert torch.equal(token_losses(model, tokens_BT), losses)
+    assert fused_calls == []
