@@ -1,5 +1,6 @@
 """Activations outside of attention are read with the fused attention of Hugging Face, and are the same."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from gguf_files import llama
 from tiny_model import VOCABULARY, tiny_model, write_tokenizer
+from torch import Tensor
 from torch.nn import functional
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
@@ -57,7 +59,7 @@ def fused_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     kernel = functional.scaled_dot_product_attention
 
-    def counted(query: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def counted(query: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         calls.append(query.shape[-2])
         return kernel(query, *args, **kwargs)
 
@@ -71,10 +73,18 @@ def test_what_is_read_with_fused_attention_is_the_same(
     tokens_BT = torch.randint(0, VOCABULARY, (5, 11), generator=torch.Generator().manual_seed(1))
     found = hooked_activations(model, tokens_BT, HOOKS)
     assert fused_calls == [11, 11]
-    unfused = hooked_activations(model, tokens_BT, [*HOOKS, INSIDE])
-    assert len(fused_calls) == 2, "inside attention it is transformer-lens that computes"
+    unfused: dict[str, Tensor] = {}
+
+    def keep(hook: str) -> Callable[[Tensor], Tensor]:
+        return lambda x: unfused.setdefault(hook, x)
+
+    token_losses(model, tokens_BT, {hook: keep(hook) for hook in HOOKS})
+    assert len(fused_calls) == 2, "for patches, it is transformer-lens that computes attention"
+    mixed = hooked_activations(model, tokens_BT, [INSIDE, *HOOKS])
+    assert list(mixed) == [*found, INSIDE]
     for hook in HOOKS:
         assert (found[hook] - unfused[hook]).abs().max() < 1e-5 * unfused[hook].abs().max(), hook
+        assert torch.equal(found[hook], mixed[hook]), hook
     with torch.no_grad():
         expected = plain(input_ids=tokens_BT, output_hidden_states=True).hidden_states[1]
     assert (found["blocks.0.hook_resid_post"] - expected).abs().max() < 1e-5 * expected.abs().max()

@@ -24,9 +24,23 @@ TINY: dict[str, Any] = {
     },
 }
 
+FILES_OF_A_RUN = ("crosscoder.safetensors", "config.json", "training.csv")
+
 
 def ran(study: str, folder: Path, dictionaries: dict[str, Any], **changes: Any) -> Path:
     """Run a study of configs/ to its figures, small enough, and return its results."""
+    return drawn(study_of(study, folder, dictionaries, **changes), study)
+
+
+def drawn(workspace: Workspace, study: str) -> Path:
+    """Run a study to its figures, and return its results."""
+    done = workspace.snakemake(f"results/{study}/figures/")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return workspace.folder / "results" / study
+
+
+def study_of(study: str, folder: Path, dictionaries: dict[str, Any], **changes: Any) -> Workspace:
+    """Make a study of configs/ small enough."""
     config = yaml.safe_load((PROJECT / f"configs/{study}.yaml").read_text())
     for model in config["models"].values():
         if model["source"] == "train":
@@ -38,10 +52,7 @@ def ran(study: str, folder: Path, dictionaries: dict[str, Any], **changes: Any) 
     config = {**config, **TINY, **changes}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "project").mkdir()
-    workspace = Workspace(folder / "project", folder / "config.yaml")
-    done = workspace.snakemake(f"results/{study}/figures/")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return workspace.folder / "results" / study
+    return Workspace(folder / "project", folder / "config.yaml")
 
 
 def losses_are_ordered(results: Path, dictionary: str, run: str, model: str) -> None:
@@ -98,18 +109,30 @@ def test_superposition_measures_a_sweep_in_one_job(tmp_path: Path) -> None:
     assert (results / "figures/superposition.pdf").stat().st_size > 1000
 
 
-def test_topk_saes_read_the_same_shards(tmp_path: Path) -> None:
-    results = ran(
+def test_topk_saes_are_trained_in_one_pass_and_are_the_same_without_shards(tmp_path: Path) -> None:
+    workspace = study_of(
         "pythia-sae-topk-small",
         tmp_path,
         {"latents": [128], "k": [4, 8], "batch_size": 256, "dead": {"after_rows": 2048}},
         tokenizer={"source": "train", "vocab_size": 512},
     )
+    results = drawn(workspace, "pythia-sae-topk-small")
     assert len(list((results / "activations/neox").rglob("train-*.h5"))) == 2
-    for k in (4, 8):
-        metrics = pd.read_csv(results / f"metrics/sae/latents128-k{k}-seed0/reconstruction.csv")
+    runs = [f"sae/latents128-k{k}-seed0" for k in (4, 8)]
+    for k, run in zip((4, 8), runs, strict=True):
+        metrics = pd.read_csv(results / f"metrics/{run}/reconstruction.csv")
         assert metrics[metrics.metric == "l0"].value.tolist() == pytest.approx([k, k])
         losses_are_ordered(results, "sae", f"latents128-k{k}-seed0", "neox")
+
+    tables = [results / f"metrics/{run}/reconstruction.csv" for run in runs]
+    files = [*tables, *(results / f"dictionaries/{run}/{name}" for run in runs for name in FILES_OF_A_RUN)]
+    cached = [file.read_bytes() for file in files]
+    with workspace.changed("activations", "mode", value="streamed"):
+        done = workspace.snakemake(*(str(table.relative_to(workspace.folder)) for table in tables))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [file.read_bytes() for file in files] == cached
+    assert "models ran over 8192 rows" in (results / "logs/sweep/sae/seed0.log").read_text()
+    assert not list((results / "activations/streamed").rglob("*hook*/*.h5"))
 
 
 def test_a_model_out_of_a_gguf_file_is_a_study(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from ontogeny.onednn import OneDNNLinear
 ATTENTION_MAPS = ("hook_attn_scores", "hook_pattern")
 """Ends of the names of hook points that carry one number for two positions."""
 
-OUTSIDE_ATTENTION = re.compile(r"blocks\.\d+\.(hook_resid_(pre|mid|post)|hook_mlp_out|mlp\..*)")
-"""Hook points that are reached whichever way attention is computed."""
+INSIDE_ATTENTION = re.compile(r"blocks\.\d+\.(attn\.|hook_attn_|hook_[qkv]_)")
+"""Beginnings of the names of hook points that are reached where transformer-lens computes attention alone."""
 
 Patch = Callable[[Tensor], Tensor]
 """Makes of the activations at a hook, (B, T, D), those that the rest of the model sees."""
@@ -32,8 +32,8 @@ Patch = Callable[[Tensor], Tensor]
 def load_model(folder: Path, precision: str = "float32") -> TransformerBridge:
     """Load a checkpoint for inference, on the GPU if there is one, with its weights as they are on disk.
 
-    Transformer-lens computes attention itself and unfused, whatever attention the weights were trained with, but where
-    activations outside of it are read.
+    Transformer-lens computes attention itself and unfused, whatever attention the weights were trained with, except
+    where activations outside of attention are read.
 
     Args:
         folder: a checkpoint's folder, as in `models/<model>/step<k>/`.
@@ -56,6 +56,9 @@ def load_model(folder: Path, precision: str = "float32") -> TransformerBridge:
 def hooked_activations(model: TransformerBridge, tokens_BT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
     """Read the activations at hook points in one forward pass, which ends when the last of them is reached.
 
+    Those inside attention are read in a pass of their own: so what a hook carries, to the byte, does not depend on what
+    else is read.
+
     Args:
         model: from `load_model`.
         tokens_BT: token ids, (B, T); there is no mask: what pads a context on its right reaches nothing before it.
@@ -67,6 +70,19 @@ def hooked_activations(model: TransformerBridge, tokens_BT: Tensor, hooks: Seque
     Raises:
         UserError: a hook point that the model has not, or that carries no vector per position.
     """
+    inside = [hook for hook in hooks if INSIDE_ATTENTION.match(hook)]
+    outside = [hook for hook in hooks if hook not in inside]
+    activations: dict[str, Tensor] = {}
+    if outside:
+        activations |= _read(model, tokens_BT, outside, _fused_attention(model))
+    if inside:
+        activations |= _read(model, tokens_BT, inside, nullcontext())
+    return activations
+
+
+def _read(
+    model: TransformerBridge, tokens_BT: Tensor, hooks: Sequence[str], attention: AbstractContextManager[None]
+) -> dict[str, Tensor]:
     activations: dict[str, Tensor] = {}
 
     def read(hook: str) -> Patch:
@@ -78,8 +94,6 @@ def hooked_activations(model: TransformerBridge, tokens_BT: Tensor, hooks: Seque
 
         return patch
 
-    fused = all(OUTSIDE_ATTENTION.fullmatch(hook) for hook in hooks)
-    attention = _fused_attention(model) if fused else nullcontext()
     with _patched(model, tokens_BT, {hook: read(hook) for hook in hooks}), attention, torch.no_grad():
         _forward(model, tokens_BT)
     _check_reached(hooks, activations)
