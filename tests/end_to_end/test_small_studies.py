@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 from gguf_files import TOKENS, llama, write_gguf
+from safetensors.numpy import load_file
 
 from .conftest import PROJECT, Workspace
 
@@ -23,8 +24,6 @@ TINY: dict[str, Any] = {
         "feature_types": {"features": 16, "sequences": 4, "samples": 2},
     },
 }
-
-FILES_OF_A_RUN = ("crosscoder.safetensors", "config.json", "training.csv")
 
 
 def ran(study: str, folder: Path, dictionaries: dict[str, Any], **changes: Any) -> Path:
@@ -53,6 +52,13 @@ def study_of(study: str, folder: Path, dictionaries: dict[str, Any], **changes: 
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "project").mkdir()
     return Workspace(folder / "project", folder / "config.yaml")
+
+
+def numbers_of(results: Path, run: str) -> dict[str, bytes]:
+    """Read the weights, the training log and the reconstruction of a run, without what says of which study they are."""
+    weights = load_file(results / f"dictionaries/{run}/crosscoder.safetensors")
+    tables = (results / f"dictionaries/{run}/training.csv", results / f"metrics/{run}/reconstruction.csv")
+    return {name: array.tobytes() for name, array in weights.items()} | {t.name: t.read_bytes() for t in tables}
 
 
 def losses_are_ordered(results: Path, dictionary: str, run: str, model: str) -> None:
@@ -125,12 +131,11 @@ def test_topk_saes_are_trained_in_one_pass_and_are_the_same_without_shards(tmp_p
         losses_are_ordered(results, "sae", f"latents128-k{k}-seed0", "neox")
 
     tables = [results / f"metrics/{run}/reconstruction.csv" for run in runs]
-    files = [*tables, *(results / f"dictionaries/{run}/{name}" for run in runs for name in FILES_OF_A_RUN)]
-    cached = [file.read_bytes() for file in files]
+    cached = [numbers_of(results, run) for run in runs]
     with workspace.changed("activations", "mode", value="streamed"):
         done = workspace.snakemake(*(str(table.relative_to(workspace.folder)) for table in tables))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [file.read_bytes() for file in files] == cached
+    assert [numbers_of(results, run) for run in runs] == cached
     assert "models ran over 8192 rows" in (results / "logs/sweep/sae/seed0.log").read_text()
     assert not list((results / "activations/streamed").rglob("*hook*/*.h5"))
 
