@@ -185,12 +185,12 @@ def _forward(model: TransformerBridge, tokens_BT: Tensor, **options: int) -> Ten
 
 @contextmanager
 def _fused_attention(model: TransformerBridge) -> Iterator[None]:
-    """Let the Hugging Face modules compute attention, by a fused kernel, for as long as the block runs."""
+    """Let the Hugging Face modules compute attention, by a fused kernel if they can, for as long as the block runs."""
     config = model.original_model.config
     modules = [module for module in model.modules() if isinstance(module, AttentionBridge)]
     before = config._attn_implementation
-    # What `pretrained_model` asks for; the bridge turns it off.
-    config._attn_implementation = "sdpa"
+    # What loading chose; the bridge turns it off.
+    config._attn_implementation = "sdpa" if model.original_model._supports_sdpa else "eager"
     for module in modules:
         vars(module)["forward"] = module.original_component.forward
     try:

@@ -25,7 +25,7 @@ def pretrained_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     transformers.utils.logging.disable_progress_bar()
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True, output_loading_info=True
+            folder, dtype=dtype, local_files_only=True, output_loading_info=True
         )
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder}: its weights cannot be read ({error}); make the checkpoint again") from error
