@@ -26,7 +26,7 @@ STUDY = --profile profiles/local --configfile $(CONFIG)
 # Results of a study are in a folder of its own: results/ of the default one, results/<study>/ of another.
 ROOT = root=$$($(BIN)/python scripts/root.py --config $(CONFIG)) || exit 1
 
-.PHONY: setup figures studies database prune browse report plan test unit end-to-end test-slurm test-browser screenshots check check-cluster queue bench bench-browser docs lock clean
+.PHONY: setup figures studies database prune browse report plan test unit end-to-end test-slurm test-browser screenshots check check-cluster queue bench bench-browser bench-storage docs lock clean
 .DEFAULT_GOAL := figures
 
 setup: $(VENV)/.made
@@ -97,6 +97,9 @@ bench: $(VENV)/.made
 
 bench-browser: $(VENV)/.made
 	@PYTHONPATH=scripts:tests $(BIN)/python benchmarks/browser.py
+
+bench-storage: $(VENV)/.made
+	@PYTHONPATH=scripts $(BIN)/python benchmarks/storage.py --config $(CONFIG)
 
 docs: $(VENV)/.made
 	$(BIN)/python scripts/configuration.py --out docs
