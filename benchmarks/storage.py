@@ -11,6 +11,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from ontogeny.evaluation.encoding import LARGEST_BLOCK, load_dictionary
 from ontogeny.evaluation.matching_tables import Side, agreement_table, matched_pairs, side
 from ontogeny.evaluation.metrics import ReconstructionSums
 from ontogeny.evaluation.reconstruction import reconstruction
-from ontogeny.evaluation.tables import read_identity
+from ontogeny.evaluation.tables import metrics_table, read_identity
 
 DTYPES = ("float16", "int8")
 CONFIGS = Path("results/benchmarks/storage")
@@ -107,22 +108,34 @@ def folder_of(study: Study, name: str, run: str) -> Path:
 
 def costs(studies: dict[str, Study]) -> pd.DataFrame:
     """Lay out disk, reconstruction and loss, a column for each type and seed."""
-    truth = Path(studies["float16"].root, "activations")
+    exact = studies["float16"]
     columns: dict[str, dict[str, str]] = {}
-    for name, run in runs_of(studies["float16"]):
+    for name, run in runs_of(exact):
         for dtype, study in studies.items():
-            shards = list(study.shards("heldout"))
-            dictionary = folder_of(study, name, run)
-            column = {"bytes of shards": f"{bytes_of_shards(study):,}"}
-            own = Path(study.root, "activations")
-            column["FVU of the stored rows themselves"] = f"{rounding(study, name, run, truth):.2e}"
-            for said, activations in (("rows as stored", own), ("float16 rows", truth)):
-                for measured in reconstruction(load_dictionary(dictionary), activations, shards):
-                    if measured.site is None and measured.metric in ("fvu", "l0", "dead"):
-                        column[f"{measured.metric}, {said}"] = f"{measured.value:.4f}"
-            column |= losses(study, name, run)
-            columns[f"{dtype}, seed {read_identity(dictionary).seed}"] = column
+            identity = read_identity(folder_of(study, name, run))
+            columns[f"{dtype}, seed {identity.seed}"] = {
+                "bytes of shards": f"{bytes_of_shards(study):,}",
+                "FVU of the stored rows themselves": f"{rounding(study, exact, name, run):.2e}",
+                **reconstructed(study, exact, name, run),
+                **losses(study, name, run),
+            }
     return pd.DataFrame(columns)
+
+
+def reconstructed(study: Study, exact: Study, name: str, run: str) -> dict[str, str]:
+    """Read what the workflow measured on heldout rows as the study keeps them, and measure the run on float16 rows."""
+    dictionary, shards = folder_of(study, name, run), list(exact.shards("heldout"))
+    measured = reconstruction(load_dictionary(dictionary), Path(exact.root, "activations"), shards)
+    tables = {
+        "rows as stored": pd.read_csv(Path(study.root, "metrics", name, run, "reconstruction.csv")),
+        "float16 rows": metrics_table(read_identity(dictionary), measured),
+    }
+    found = {}
+    for metric, said in product(("fvu", "l0", "dead"), tables):
+        table = tables[said]
+        pooled = table[(table["metric"] == metric) & table["hook"].isna()]
+        found[f"{metric}, {said}"] = f"{pooled['value'].item():.4f}"
+    return found
 
 
 def bytes_of_shards(study: Study) -> int:
@@ -132,20 +145,20 @@ def bytes_of_shards(study: Study) -> int:
 
 
 @torch.inference_mode()
-def rounding(study: Study, name: str, run: str, truth: Path) -> float:
+def rounding(study: Study, exact: Study, name: str, run: str) -> float:
     """Measure heldout rows as a study keeps them as reconstructions of the float16 rows: pooled FVU."""
     sites, shards = study.sites(name), list(study.shards("heldout"))
-    scales_S = load_dictionary(folder_of(study, name, run)).scales
-    sources = [source_of(folder, sites, shards) for folder in (truth, Path(study.root, "activations"))]
+    folders = [Path(kept.root, "activations") for kept in (exact, study)]
+    sources = [source_of(folder, sites, shards) for folder in folders]
     groups = [[number] for number in range(len(shards))]
     openers = [source.opener(groups) for source in sources]
     sums = ReconstructionSums(len(sites), sources[0].described()[0].d_model)
     for number in range(len(shards)):
-        exact, stored = (opened(number) for opened in openers)
-        for start in range(0, exact.rows, LARGEST_BLOCK):
-            stop = min(start + LARGEST_BLOCK, exact.rows)
-            sums.add(torch.from_numpy(exact.read(start, stop)), torch.from_numpy(stored.read(start, stop)))
-    return sums.pooled_fvu(scales_S)
+        true, stored = (opened(number) for opened in openers)
+        for start in range(0, true.rows, LARGEST_BLOCK):
+            stop = min(start + LARGEST_BLOCK, true.rows)
+            sums.add(torch.from_numpy(true.read(start, stop)), torch.from_numpy(stored.read(start, stop)))
+    return sums.pooled_fvu(load_dictionary(folder_of(study, name, run)).scales)
 
 
 def losses(study: Study, name: str, run: str) -> dict[str, str]:
@@ -180,7 +193,9 @@ def side_of(study: Study, name: str, run: str, exact: Study) -> Side:
     counts = activity(crosscoder, Path(exact.root, "activations"), list(exact.shards("heldout")))
     firing = np.flatnonzero(counts.count_L.numpy())
     decoder_LSD = crosscoder.W_dec.cpu().numpy()[firing]
-    return side(read_identity(folder), firing, decoder_LSD, crosscoder.sites, study.evaluation.features.emergence_threshold)
+    return side(
+        read_identity(folder), firing, decoder_LSD, crosscoder.sites, study.evaluation.features.emergence_threshold
+    )
 
 
 def found_again(reference: Side, other: Side, cosine: float) -> dict[str, str]:
