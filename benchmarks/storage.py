@@ -23,6 +23,7 @@ import yaml
 from ontogeny.activations.source import source_of
 from ontogeny.config.load import load_study, read_study
 from ontogeny.config.study import Study
+from ontogeny.crosscoder.initialisation import unit_decoder
 from ontogeny.evaluation.activity import activity
 from ontogeny.evaluation.agreement import ALL
 from ontogeny.evaluation.encoding import LARGEST_BLOCK, load_dictionary
@@ -181,7 +182,13 @@ def features(exact: Study, coarse: Study) -> pd.DataFrame:
         for dtype, study, run in (("int8", coarse, first), ("float16", exact, first), ("float16", exact, second))
     }
     coarse_first, exact_first, exact_second = sides
-    pairs = ((exact_first, exact_second), (coarse_first, exact_second), (coarse_first, exact_first))
+    sides["its start"] = start_of(exact, name, first, sides[exact_first].decoder.shape[2])
+    pairs = (
+        (coarse_first, exact_first),
+        (coarse_first, exact_second),
+        (exact_first, exact_second),
+        (exact_first, "its start"),
+    )
     cosine = exact.evaluation.matching.cosine
     return pd.DataFrame({f"{a} in {b}": found_again(sides[a], sides[b], cosine) for a, b in pairs})
 
@@ -196,6 +203,14 @@ def side_of(study: Study, name: str, run: str, exact: Study) -> Side:
     return side(
         read_identity(folder), firing, decoder_LSD, crosscoder.sites, study.evaluation.features.emergence_threshold
     )
+
+
+def start_of(study: Study, name: str, run: str, d_model: int) -> Side:
+    """Take the directions from which a run starts, which runs of one seed share."""
+    settings, tau = study.runs(name)[run], study.evaluation.features.emergence_threshold
+    decoder_LSD = unit_decoder(settings, d_model).numpy()
+    identity = read_identity(folder_of(study, name, run))
+    return side(identity, np.arange(settings.latents), decoder_LSD, settings.sites, tau)
 
 
 def found_again(reference: Side, other: Side, cosine: float) -> dict[str, str]:
