@@ -190,7 +190,11 @@ def features(exact: Study, coarse: Study) -> pd.DataFrame:
         (exact_first, "its start"),
     )
     cosine = exact.evaluation.matching.cosine
-    return pd.DataFrame({f"{a} in {b}": found_again(sides[a], sides[b], cosine) for a, b in pairs})
+    # Over layers or models the order of sites is no time, and nothing has emerged at the start.
+    over_steps = len({site.step for site in exact.sites(name)}) == len(exact.sites(name)) > 1
+    return pd.DataFrame(
+        {f"{a} in {b}": found_again(sides[a], sides[b], cosine, over_steps and b != "its start") for a, b in pairs}
+    )
 
 
 def side_of(study: Study, name: str, run: str, exact: Study) -> Side:
@@ -213,7 +217,7 @@ def start_of(study: Study, name: str, run: str, d_model: int) -> Side:
     return side(identity, np.arange(settings.latents), decoder_LSD, settings.sites, tau)
 
 
-def found_again(reference: Side, other: Side, cosine: float) -> dict[str, str]:
+def found_again(reference: Side, other: Side, cosine: float, dated: bool) -> dict[str, str]:
     """Say how many features of the reference the other run has, and whether both date them alike."""
     pairs = matched_pairs(reference, other, reference.sites, cosine)
     table = agreement_table(reference, other, reference.sites, pairs)
@@ -224,8 +228,7 @@ def found_again(reference: Side, other: Side, cosine: float) -> dict[str, str]:
         "share matched": f"{values[ALL, 'matched_share']:.3f}",
         "median cosine of mutual best matches": f"{pairs['cosine'].median():.3f}",
     }
-    # Over layers or models, the order of sites is no time.
-    if len({site.step for site in reference.sites}) == len(reference.sites) > 1:
+    if dated:
         found["of matched, emerge at the same checkpoint"] = f"{values[ALL, 'equal']:.3f}"
         found["the same of random pairs"] = f"{values[ALL, 'equal_by_chance']:.3f}"
     return found
@@ -233,7 +236,7 @@ def found_again(reference: Side, other: Side, cosine: float) -> dict[str, str]:
 
 def write_table(table: pd.DataFrame) -> None:
     """Write a table as docs have it."""
-    rows: Iterable[Sequence[Any]] = table.itertuples()
+    rows: Iterable[Sequence[Any]] = table.fillna("").itertuples()
     lines = [["", *table.columns], ["---"] * (len(table.columns) + 1), *rows]
     sys.stdout.write("\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n\n")
 
