@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from figure_drawing import drawn
+from figure_drawing import drawn, words
 
 from ontogeny.errors import UserError
 from ontogeny.figures.model_diff import owners
@@ -109,3 +109,14 @@ def test_layers_without_losses_are_refused(tmp_path: Path) -> None:
     files = [file for file in axis_tables.layers(tmp_path) if not file.stem.startswith("nll")]
     with pytest.raises(UserError, match="no run has losses, FVU and L0"):
         drawn("layers", files)
+
+
+def test_an_sae_at_one_of_the_layers_is_named_by_it_in_pareto(tmp_path: Path) -> None:
+    last = made_up.LAYERS[-1:]
+    files = [
+        *made_up.reconstruction_and_nll(tmp_path, made_up.LAYERS)[:1],
+        *made_up.reconstruction_and_nll(tmp_path, last, "sae")[:1],
+    ]
+    figure, numbers = drawn("pareto", files)
+    assert words(figure.axes[0]) == ["crosscoder\nall 12 sites", "crosscoder\nat block 11", "SAE\nat block 11"]
+    assert numbers["place"].tolist() == ["", "block 11", "block 11"]

@@ -52,8 +52,8 @@ def draw(tables: Sequence[Path], settings: FigureSettings, style: FigureStyle) -
 
     Returns:
         The figure, and what is drawn: one row per dictionary, point of its sweep and scope, `floor` where all sites of
-        the dictionary are at step 0. `model`, `step` and `hook` are empty where several `sites` are pooled; `_low` and
-        `_high` are the extremes over `seeds`.
+        the dictionary are at step 0. `model`, `step` and `hook`, and `place`, their name in the figure, are empty where
+        several `sites` are pooled; `_low` and `_high` are the extremes over `seeds`.
 
     Raises:
         UserError: a table is missing, damaged or empty, or has no run with both measures.
@@ -90,6 +90,10 @@ def points(metrics: pd.DataFrame) -> pd.DataFrame:
         raise UserError(f"--tables: no run has both {X!r} and {Y!r}; expected reconstruction.csv of every run")
     ranks = chosen["dictionary"].map({name: rank for rank, name in enumerate(sites)})
     ordered = chosen.assign(rank=ranks).sort_values(["rank", "latents", *SITE, X, "point"], ignore_index=True)
+    trained = list(dict.fromkeys(site for found in sites.values() if not untrained(found) for site in found))
+    names = dict(zip(trained, site_names(trained), strict=True)) if trained else {}
+    places = [names.get(Site(*site), "") for site in ordered[SITE].itertuples(index=False)]
+    ordered.insert(ordered.columns.get_loc("hook") + 1, "place", places)
     ordered["step"] = ordered["step"].astype("Int64").where(ordered["step"] >= 0)
     return ordered.drop(columns="rank")
 
@@ -132,19 +136,17 @@ def _curves(numbers: pd.DataFrame) -> Iterator[Curve]:
     numbers = numbers.assign(family=list(map(_family, numbers["dictionary"], numbers["latents"])))
     several_sizes = numbers["latents"].nunique() > 1
     ranks = dict.fromkeys((FLOOR, SINGLES, CROSSCODERS), 0)
-    sites = sites_of(numbers)
-    names = dict(zip(sites, site_names(sites), strict=True))
     for family, of_family in numbers.groupby("family", sort=False):
         count, floor = int(of_family["sites"].iloc[0]), bool(of_family["floor"].iloc[0])
         palette = FLOOR if floor else SINGLES if count == 1 else CROSSCODERS
         sizes = sorted(of_family["latents"].unique())
         colours = dict(zip(sizes, shades(palette[ranks[palette] % len(palette)], len(sizes)), strict=True))
         ranks[palette] += 1
-        for (latents, model, step, hook), rows in of_family.groupby(["latents", *SITE], sort=False, dropna=False):
+        for (latents, model, *_), rows in of_family.groupby(["latents", *SITE], sort=False, dropna=False):
             name = display_name(str(family))
             if several_sizes:
                 name += f"\n{counted(int(latents), 'latent')}"
-            scope = f"at {names[Site(model, int(step), hook)]}" if model else f"all {count} sites"
+            scope = f"at {rows['place'].iloc[0]}" if model else f"all {count} sites"
             if floor:
                 scope = f"floor, {counted(count, 'site')}{BEFORE}"
             whole = not model or count == 1

@@ -125,7 +125,7 @@ def column_title(axis: Axes, letter: str, text: str, group: str = "") -> None:
 def nothing_to_draw(axis: Axes) -> None:
     """Say in an empty panel that a task has too few items."""
     axis.text(
-        0.5, 0.5, "too few items:\nwords are no\nsingle tokens", transform=axis.transAxes, color=GREY,
+        0.5, 0.5, "too few items", transform=axis.transAxes, color=GREY,
         fontsize="small", ha="center", va="center",
     )  # fmt: skip
     axis.set_yticks([])
