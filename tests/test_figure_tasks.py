@@ -11,10 +11,25 @@ from figure_drawing import drawn, lines, words
 from ontogeny.evaluation.tasks import TASKS
 from ontogeny.figures.tasks import TASKS as NAMES
 from ontogeny.figures.tasks import above_from, verdict
+from ontogeny.sites import Site
 
 
 def test_every_task_has_a_name() -> None:
     assert tuple(NAMES) == TASKS
+
+
+def test_each_of_two_models_has_its_own_leading_features(tmp_path: Path) -> None:
+    both = (Site("base", 500, "blocks.2.hook_resid_post"), Site("tuned", 300, "blocks.2.hook_resid_post"))
+    tasks, features = model_tables.tasks(tmp_path, "attribution", both)
+    table = pd.read_csv(features)
+    table = table[(table["model"] == "tuned") | (table["feature"] != 88)]
+    table.to_csv(features, index=False)
+    figure, numbers = drawn("attribution", [tasks, features])
+    assert set(numbers.loc[numbers["feature"] == 88, "model"]) <= {"tuned"}
+    shown = numbers[(numbers["panel"] == "features") & (numbers["task"] == TASKS[0])]
+    drawn_values = np.concatenate([line.get_ydata() for line in figure.axes[1].lines if line.get_markersize() < 2])
+    drawn_values = drawn_values[np.isfinite(drawn_values)]
+    assert sorted(drawn_values) == sorted(shown["value"])
 
 
 def test_attribution_draws_the_table(tmp_path: Path) -> None:

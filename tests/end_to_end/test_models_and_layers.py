@@ -23,7 +23,12 @@ def shrunk(folder: Path, name: str) -> Workspace:
     config["tokenizer"]["vocab_size"] = 512
     config["tokens"]["context_length"] = 32
     config["activations"] = {"train_rows": 8192, "heldout_rows": 2048, "rows_per_shard": 8192}
-    config["evaluation"]["nll"]["tokens"] = 1024
+    config["evaluation"] = {
+        "nll": {"tokens": 1024},
+        "tasks": {"items": 16, "integration_steps": 2, "ks": [4]},
+        "probes": {"features": 16},
+        "feature_types": {"features": 16, "sequences": 4, "samples": 2},
+    }
     config["figures"] = {}
     for model in config["models"].values():
         model["training"] |= TRAINING
@@ -49,7 +54,7 @@ def two_models(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
             selection["hooks"] = ["blocks.1.hook_resid_post"]
     config["dictionaries"]["batchtopk"] |= {"k": [8], "dead": {}}
     edited(workspace, config)
-    done = workspace.snakemake("results/model-diff-small/figures/model_diff.pdf")
+    done = workspace.snakemake("results/model-diff-small/figures/")
     assert done.returncode == 0, done.stdout + done.stderr
     return workspace
 
@@ -64,7 +69,7 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         dictionary["sparsity"] = [1.0, 3.0]
     config["dictionaries"] = kept
     edited(workspace, config)
-    done = workspace.snakemake("results/cross-layer-small/figures/layers.pdf")
+    done = workspace.snakemake("results/cross-layer-small/figures/")
     assert done.returncode == 0, done.stdout + done.stderr
     return workspace
 
@@ -96,6 +101,17 @@ def test_two_models_are_compared_by_every_dictionary(two_models: Workspace) -> N
     numbers = pd.read_csv(two_models.folder / "results/model-diff-small/figures/model_diff.csv")
     assert set(numbers[numbers.panel == "recovered"].model) == {"base", "tuned"}
     assert numbers[(numbers.panel == "recovered") & (numbers.series == "zero ablation")].value.gt(0.2).all()
+
+
+def test_every_figure_of_two_models_and_of_layers_is_drawn(two_models: Workspace, layers: Workspace) -> None:
+    for workspace, study, own in (
+        (two_models, "model-diff-small", "model_diff"),
+        (layers, "cross-layer-small", "layers"),
+    ):
+        figures = workspace.folder / f"results/{study}/figures"
+        drawn = {file.stem for file in figures.glob("*.pdf")}
+        assert drawn >= {own, "attribution", "necessity_sufficiency", "pareto", "reconstruction", "language_model"}
+        assert (figures / "index.html").is_file()
 
 
 def test_what_a_tuned_model_reads_is_no_matter_of_its_base(two_models: Workspace) -> None:

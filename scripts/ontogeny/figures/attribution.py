@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -135,15 +136,19 @@ def _draw_features(axis: Axes, sites: SiteAxis, rows: pd.DataFrame) -> None:
         return
     axis.axhline(0, color=LIGHT, linewidth=THIN, zorder=0)
     ends = []
+    # Sites that no line joins would not be seen.
+    marker = {"marker": "o", "markersize": 1.5} if sites.scale is None else {}
     order = rows.groupby("feature")["value"].max().sort_values().index
     looks = zip(order, shades(CROSSCODERS[0], SHOWN)[-len(order) :], DASHES[: len(order)][::-1], strict=True)
     for feature, colour, dashes in looks:
-        own = rows[rows["feature"] == feature]
-        sites.line(axis, own["value"], {"color": colour, "linestyle": dashes})
-        leads = own["leads"].to_numpy(dtype=bool)
+        # Of two models, each has its own leading features listed.
+        own = rows[rows["feature"] == feature].set_index(SITE).reindex(pd.MultiIndex.from_tuples(sites.sites))
+        sites.line(axis, own["value"], {"color": colour, "linestyle": dashes, **marker})
+        leads = own["leads"].eq(True).to_numpy()
         axis.vlines(sites.positions[leads], own["low"][leads], own["high"][leads], color=colour, linewidth=THIN)
         axis.plot(sites.positions[leads], own["value"][leads], "o", color=colour)
-        ends.append(End(sites.positions[-1], own["value"].iloc[-1], f"#{feature}", colour))
+        last = np.flatnonzero(own["value"].notna())[-1]
+        ends.append(End(sites.positions[last], own["value"].iloc[last], f"#{feature}", colour))
     axis.locator_params(axis="y", nbins=4)
     axis.set_ylim(axis.get_ylim())
     label_ends(axis, ends)
