@@ -72,5 +72,7 @@ def layers(folder: Path, count: int = 6, ks: tuple[int, ...] = (16, 32, 64), sae
         files += [made_up.reconstruction(folder, run, sites), *losses(folder, run, sites, 2 / k)]
         for place, site in enumerate(sites if saes else ()):
             run = made_up.identity(f"sae-{place}", k // 2)
-            files += [made_up.reconstruction(folder, run, (site,), gain=0.3), *losses(folder, run, (site,), 1 / k)]
+            # L0 differs between layers, as it does where a penalty decides it.
+            measured = made_up.reconstruction(folder, run, (site,), gain=0.3, shift=0.004 * place)
+            files += [measured, *losses(folder, run, (site,), 1 / k)]
     return files

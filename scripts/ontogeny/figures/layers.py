@@ -188,7 +188,8 @@ def _draw_errors(axis: Axes, rows: pd.DataFrame, sites: SiteAxis) -> None:
         points.sort(key=lambda own: float(own["x"].mean()))
         for own, shade in zip(points, shades(colour, len(points)), strict=True):
             axis.plot(own["hook"].map(hooks), own["value"], color=shade, marker=marker, markersize=2.5)
-            name = "L0 " + " to ".join(dict.fromkeys(rounded(end) for end in (own["x"].min(), own["x"].max())))
+            between = (own["x"].min(), own["x"].max())
+            name = "L0 " + " to ".join(dict.fromkeys(f"{end:.{0 if end >= 10 else 1}f}" for end in between))
             ends.append(End(float(sites.positions[-1]), float(own["value"].iloc[-1]), name, shade))
     sites.mark(axis)
     axis.set_ylim(0, 1.08 * float(rows["value"].max()))
