@@ -136,7 +136,7 @@ rule superposition:
         "../envs/gpu.yaml"
     threads: 8
     params:
-        dictionary=folder("dictionaries/{dictionary}"),
+        dictionary=f"{STUDY.root}/dictionaries/{{dictionary}}",
         runs=lambda wildcards: list(STUDY.runs(wildcards.dictionary)),
         model=lambda wildcards: SUPERPOSED[wildcards.dictionary][0],
         hook=lambda wildcards: SUPERPOSED[wildcards.dictionary][1],
