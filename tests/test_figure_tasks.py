@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import figure_tables as made_up
 import model_tables
 import numpy as np
 import pandas as pd
@@ -27,9 +28,17 @@ def test_each_of_two_models_has_its_own_leading_features(tmp_path: Path) -> None
     figure, numbers = drawn("attribution", [tasks, features])
     assert set(numbers.loc[numbers["feature"] == 88, "model"]) <= {"tuned"}
     shown = numbers[(numbers["panel"] == "features") & (numbers["task"] == TASKS[0])]
-    drawn_values = np.concatenate([line.get_ydata() for line in figure.axes[1].lines if line.get_markersize() < 2])
+    drawn_values = np.concatenate([line.get_ydata() for line in figure.axes[1].lines if line.get_markersize() == 2])
     drawn_values = drawn_values[np.isfinite(drawn_values)]
     assert sorted(drawn_values) == sorted(shown["value"])
+
+
+def test_what_is_measured_at_one_site_is_a_point(tmp_path: Path) -> None:
+    figure, numbers = drawn("necessity_sufficiency", model_tables.tasks(tmp_path, "ablations", made_up.LAST))
+    points = [line for line in figure.axes[2].lines if line.get_marker() == "o" and len(line.get_xdata()) == 1]
+    shown = numbers[(numbers["task"] == TASKS[0]) & numbers["step"].notna()]
+    assert len(points) >= 3
+    assert set(np.concatenate([line.get_ydata() for line in points])) <= set(shown["value"])
 
 
 def test_attribution_draws_the_table(tmp_path: Path) -> None:

@@ -136,14 +136,12 @@ def _draw_features(axis: Axes, sites: SiteAxis, rows: pd.DataFrame) -> None:
         return
     axis.axhline(0, color=LIGHT, linewidth=THIN, zorder=0)
     ends = []
-    # Sites that no line joins would not be seen.
-    marker = {"marker": "o", "markersize": 1.5} if sites.scale is None else {}
     order = rows.groupby("feature")["value"].max().sort_values().index
     looks = zip(order, shades(CROSSCODERS[0], SHOWN)[-len(order) :], DASHES[: len(order)][::-1], strict=True)
     for feature, colour, dashes in looks:
         # Of two models, each has its own leading features listed.
         own = rows[rows["feature"] == feature].set_index(SITE).reindex(pd.MultiIndex.from_tuples(sites.sites))
-        sites.line(axis, own["value"], {"color": colour, "linestyle": dashes, **marker})
+        sites.line(axis, own["value"], {"color": colour, "linestyle": dashes})
         leads = own["leads"].eq(True).to_numpy()
         axis.vlines(sites.positions[leads], own["low"][leads], own["high"][leads], color=colour, linewidth=THIN)
         axis.plot(sites.positions[leads], own["value"][leads], "o", color=colour)

@@ -92,10 +92,16 @@ class SiteAxis(NamedTuple):
         return "site" if self.scale is None else "checkpoint"
 
     def line(self, axis: Axes, values: ArrayLike, look: Mapping[str, Any]) -> None:
-        """Draw one value a site as lines over the stretches; what leads over the break after step 0 is dotted."""
+        """Draw one value a site as lines over the stretches; what leads over the break after step 0 is dotted.
+
+        Without a scale, a stretch of one site, which no line would show, has a marker whether `look` has one or not.
+        """
         y = np.asarray(values, dtype=np.float64)
         for stretch in self._stretches():
-            axis.plot(self.positions[stretch], y[stretch], **look)
+            x = self.positions[stretch]
+            unseen = self.scale is None and len(x) == 1
+            shown: dict[str, Any] = {"marker": "o", "markersize": 2, **look} if unseen else dict(look)
+            axis.plot(x, y[stretch], **shown)
         if self.scale is not None and self.scale.zero:
             axis.plot(self.positions[:2], y[:2], linestyle=":", linewidth=THIN, color=look["color"])
 
