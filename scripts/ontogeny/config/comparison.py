@@ -51,12 +51,12 @@ def dictionaries_of_layers(study: "Study") -> tuple[str, ...]:
 
 
 def sizes_swept(study: "Study") -> tuple[str, ...]:
-    """Dictionaries that sweep both their size and their sparsity or k."""
-    dictionaries = study.dictionaries.items()
+    """Dictionaries that sweep both their size and their sparsity or k, and have no figure of their own."""
+    apart = superposition_sweeps(study)
     return tuple(
         name
-        for name, own in dictionaries
-        if len(own.latents) > 1 and max(len(own.k or ()), len(own.sparsity or ())) > 1
+        for name, own in study.dictionaries.items()
+        if name not in apart and len(own.latents) > 1 and max(len(own.k or ()), len(own.sparsity or ())) > 1
     )
 
 

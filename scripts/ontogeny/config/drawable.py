@@ -29,7 +29,7 @@ def drawable_figures(study: "Study") -> tuple[str, ...]:
     conditions = {
         "superposition": bool(swept),
         "pareto": bool(pareto_dictionaries(study)),
-        "sweep": not swept and bool(sizes_swept(study)),
+        "sweep": bool(sizes_swept(study)),
         "reconstruction": featured not in swept,
         "density": study.runs(featured)[run].keeps_densities,
         "decoder_norms": evolves,
