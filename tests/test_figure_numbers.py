@@ -19,6 +19,7 @@ from ontogeny.evaluation.tables import RunIdentity
 from ontogeny.figures.student import student_quantile
 from ontogeny.figures.style import CROSSCODERS
 from ontogeny.figures.wilson import wilson_interval
+from ontogeny.sites import Site
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,19 @@ def test_dictionaries_that_differ_in_size_alone_are_one_crosscoder_of_two_sizes(
     small, large, other = (line.get_color() for line in figure.axes[0].lines if line.get_marker() == "o")
     assert [small, large] == shades(CROSSCODERS[0], 2)
     assert other == CROSSCODERS[1]
+
+
+@pytest.mark.parametrize(("latents", "sites"), [(2048, made_up.SITES), (512, made_up.SITES[:2])])
+def test_dictionaries_of_one_size_or_over_other_sites_are_lines_of_their_own(
+    tmp_path: Path, latents: int, sites: tuple[Site, ...]
+) -> None:
+    own = f"crosscoder-{latents}"
+    files = [made_up.reconstruction(tmp_path, made_up.identity("crosscoder", k), shift=0.01) for k in (16, 32)]
+    files += [made_up.reconstruction(tmp_path, made_up.identity(own, k, latents=latents), sites) for k in (16, 32)]
+    figure, numbers = drawn("pareto", files)
+    assert numbers["family"].tolist() == ["crosscoder"] * 2 + [own] * 2
+    assert [len(line) for line in lines(figure.axes[0])] == [2, 2]
+    assert len({line.get_color() for line in figure.axes[0].lines if line.get_marker() == "o"}) == 2
 
 
 def test_robustness_draws_as_many_features_as_are_matched(tables: dict[str, list[Path]]) -> None:

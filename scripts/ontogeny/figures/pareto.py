@@ -1,6 +1,6 @@
 """Explained variance against L0: what a dictionary explains for how many active features."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,8 +52,9 @@ def draw(tables: Sequence[Path], settings: FigureSettings, style: FigureStyle) -
 
     Returns:
         The figure, and what is drawn: one row per dictionary, point of its sweep and scope, `floor` where all sites of
-        the dictionary are at step 0. `model`, `step` and `hook`, and `place`, their name in the figure, are empty where
-        several `sites` are pooled; `_low` and `_high` are the extremes over `seeds`.
+        the dictionary are at step 0, `family` the name of dictionaries that differ in size alone. `model`, `step` and
+        `hook`, and `place`, their name in the figure, are empty where several `sites` are pooled; `_low` and `_high`
+        are the extremes over `seeds`.
 
     Raises:
         UserError: a table is missing, damaged or empty, or has no run with both measures.
@@ -83,6 +84,7 @@ def points(metrics: pd.DataFrame) -> pd.DataFrame:
     table = over_seeds(metrics, (X, Y)).dropna(subset=[X, Y])
     table.insert(1, "sites", table["dictionary"].map({name: len(found) for name, found in sites.items()}))
     table.insert(2, "floor", table["dictionary"].map({name: untrained(found) for name, found in sites.items()}))
+    table.insert(3, "family", table["dictionary"].map(_families(metrics, sites)))
     pooled, single = table["model"] == "", table["sites"] == 1
     shared = np.array([Site(*site) in references for site in table[SITE].itertuples(index=False)], dtype=bool)
     chosen = table[np.where(single, ~pooled, pooled | shared)]
@@ -133,7 +135,6 @@ class Curve(NamedTuple):
 
 
 def _curves(numbers: pd.DataFrame) -> Iterator[Curve]:
-    numbers = numbers.assign(family=list(map(_family, numbers["dictionary"], numbers["latents"])))
     several_sizes = numbers["latents"].nunique() > 1
     ranks = dict.fromkeys((FLOOR, SINGLES, CROSSCODERS), 0)
     for family, of_family in numbers.groupby("family", sort=False):
@@ -153,9 +154,22 @@ def _curves(numbers: pd.DataFrame) -> Iterator[Curve]:
             yield Curve(rows, name, scope, colours[latents], "D" if floor else "s" if count == 1 else "o", floor, whole)
 
 
-def _family(dictionary: str, latents: int) -> str:
-    """Name what dictionaries share that differ in size alone: `crosscoder-512` of 512 latents is a `crosscoder`."""
-    return dictionary.removesuffix(f"-{latents}")
+def _families(metrics: pd.DataFrame, sites: Mapping[str, Sequence[Site]]) -> dict[str, str]:
+    """Name what dictionaries share that differ in size alone: `crosscoder-512` of 512 latents is a `crosscoder`.
+
+    Dictionaries of one size, or over other sites, would be drawn as one line or one colour: they keep their names.
+    """
+    members: dict[str, dict[str, set[int]]] = {}
+    for name in sites:
+        sizes = {int(latents) for latents in metrics.loc[metrics["dictionary"] == name, "latents"]}
+        family = name.removesuffix(f"-{max(sizes)}") if len(sizes) == 1 else name
+        members.setdefault(family, {})[name] = sizes
+    result = {}
+    for family, found in members.items():
+        apart = len(set().union(*found.values())) == sum(map(len, found.values()))
+        alike = apart and len({frozenset(sites[name]) for name in found}) == 1
+        result.update({name: family if alike else name for name in found})
+    return result
 
 
 def _plot(axis: Axes, curve: Curve) -> None:
