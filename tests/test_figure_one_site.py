@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from figure_drawing import drawn, words
 
+from ontogeny.figures.reconstruction import caption
+
 
 def tables_at_one_site(folder: Path) -> list[Path]:
     """Two sizes, three sparsities and two seeds of an SAE on the last checkpoint."""
@@ -53,3 +55,12 @@ def test_one_run_is_a_point_between_the_losses_that_frame_it(tmp_path: Path) -> 
     np.testing.assert_allclose(levels, sorted(losses))
     assert figure.axes[1].get_ylim()[0] < losses["clean"] < losses["zero ablation"] < figure.axes[1].get_ylim()[1]
     assert figure.axes[0].get_xlabel() == "L0 (active features per token)"
+
+
+def test_the_caption_is_of_the_lines_over_l0(tmp_path: Path) -> None:
+    _, numbers = drawn("reconstruction", tables_at_one_site(tmp_path))
+    said = caption(numbers)
+    assert said.title == "Reconstruction at one site"
+    assert "One shade per dictionary size" in said.description
+    for absent in ("triangles", "grey", "bands", "Training steps"):
+        assert absent not in said.description

@@ -12,6 +12,20 @@ from ontogeny.figures.caption import counted
 from ontogeny.figures.l0_axis import limit_l0
 from ontogeny.figures.style import GREY, INK, LIGHT, SINGLES, THIN, End, label_ends
 
+DESCRIPTION = (
+    "How well a dictionary over one site reconstructs activations, and what that costs the language model, against L0, "
+    "the mean number of features active on a row. "
+    "(a) Fraction of variance unexplained (FVU) of heldout activations; predicting their mean gives 1. "
+    "(b) Next-token loss of the model as it is (clean), with the dictionary's reconstruction in place of its "
+    "activations, and with their mean or zero instead; the lines across are the losses that no dictionary decides. "
+    "(c) Share of the ablated loss that the reconstruction recovers: 1 is the clean model, 0 the ablation; only where "
+    "an ablation costs enough to tell. "
+    "One shade per dictionary size, darker for more latents, and one point per sparsity; over seeds, points are means "
+    "and bars reach from the lowest to the highest; with one seed there is no interval, and both are the value itself. "
+    "Planted activations have no model, and (a) alone."
+)
+AT_ONE_SITE = "Reconstruction at one site", DESCRIPTION
+"""Title and description of the figure."""
 AXES = {"fvu": "Unexplained variance (FVU)", "loss": "Next-token loss (nats)", "recovered": "Loss recovered (share)"}
 """Panels, and what their axes say."""
 LEVELS: dict[str, dict[str, Any]] = {

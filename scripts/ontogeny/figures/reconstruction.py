@@ -14,7 +14,7 @@ from ontogeny.config.figures import FigureStyle, ReconstructionFigure
 from ontogeny.errors import UserError
 from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, among, counted, listed, rounded
-from ontogeny.figures.one_site import draw_at_one_site, names_at_one_site
+from ontogeny.figures.one_site import AT_ONE_SITE, draw_at_one_site, names_at_one_site
 from ontogeny.figures.style import (
     CROSSCODERS,
     GREY,
@@ -45,7 +45,6 @@ DESCRIPTION = (
     "One shade per sparsity, darker for more active features; over seeds, lines are means and bands reach from the "
     "lowest to the highest; with one seed there is no interval, and both are the value itself. "
     "Training steps are on a log axis with step 0 in a slot of its own. "
-    "A dictionary over one site is drawn against L0, the mean number of features active on a row. "
     "Planted activations have no model, and (a) alone."
 )
 
@@ -295,4 +294,5 @@ def caption(numbers: pd.DataFrame) -> Caption:
     ]
     count = int(numbers.drop_duplicates("point")["seeds"].sum())
     runs = f"{counted(count, 'run')} of {numbers['dictionary'].iloc[0]}"
-    return Caption(TITLE, DESCRIPTION, finding, runs, listed(tokens))
+    title, description = AT_ONE_SITE if len(sites) == 1 else (TITLE, DESCRIPTION)
+    return Caption(title, description, finding, runs, listed(tokens))
