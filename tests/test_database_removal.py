@@ -10,7 +10,7 @@ from database_files import write_run
 
 from ontogeny.config.database import DatabaseSettings
 from ontogeny.database.connect import connect
-from ontogeny.database.documents import COLUMNS, CONTENTS, DETAILS, FEATURES, TERMS
+from ontogeny.database.documents import COLUMNS, CONTENTS, DETAILS, FEATURES, RUNS, TERMS
 from ontogeny.database.ingest import write_receipt
 from ontogeny.database.reading import visible_runs
 
@@ -48,3 +48,27 @@ def test_what_the_config_no_longer_has_is_removed_whole(tmp_path: Path) -> None:
         (content,) = (document["_id"] for document in database[CONTENTS].find())
         for collection in (FEATURES, DETAILS, COLUMNS, TERMS):
             assert set(database[collection].distinct("content")) == {content}
+
+
+def test_what_a_killed_command_left_without_a_run_is_removed_too(tmp_path: Path) -> None:
+    folder = tmp_path / "results/planets/database"
+    for size in (64, 128):
+        files = write_run(tmp_path / str(size), f"latents{size}-k4-seed0", size)
+        receipt = folder / f"crosscoder/latents{size}-k4-seed0.json"
+        receipt.parent.mkdir(parents=True, exist_ok=True)
+        write_receipt(DatabaseSettings(), folder / "server", *files, receipt, None)
+    another = {"_id": "another", "run": "planets-2/crosscoder/latents128-k4-seed0", "features": 0}
+    with connect(DatabaseSettings(), folder / "server") as database:
+        database[RUNS].delete_many({})
+        database[CONTENTS].insert_one(another)
+    done = prune(tmp_path, 64)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    with connect(DatabaseSettings(), folder / "server") as database:
+        runs = {document["_id"]: document["run"] for document in database[CONTENTS].find()}
+        # The run that the study has may be in the middle of its ingest.
+        assert sorted(runs.values()) == [
+            "planets-2/crosscoder/latents128-k4-seed0",
+            "planets/crosscoder/latents64-k4-seed0",
+        ]
+        for collection in (FEATURES, DETAILS, COLUMNS, TERMS):
+            assert {*database[collection].distinct("content")} == {*runs} - {"another"}

@@ -47,7 +47,16 @@ def remove_runs(
             (receipts / name.dictionary / f"{name.run}.json").unlink(missing_ok=True)
             database[RUNS].with_options(write_concern=DURABLE).delete_one({"_id": name.id})
             remove_contents(database, name.id, keep=None)
+        _remove_orphans(database, study, kept)
     return gone
+
+
+def _remove_orphans(database: Database[Document], study: str, kept: Collection[tuple[str, str]]) -> None:
+    """Remove what a killed removal, or a killed ingest of a run that the study has no longer, left without a run."""
+    for run in database[CONTENTS].distinct("run"):
+        name = RunName(*run.split("/"))
+        if name.study == study and (name.dictionary, name.run) not in kept:
+            remove_contents(database, run, keep=None)
 
 
 def remove_contents(database: Database[Document], run: str, keep: str | None) -> None:
