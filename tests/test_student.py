@@ -3,9 +3,13 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from ontogeny.figures.student import student_quantile
+from ontogeny.figures.axes import site_axis
+from ontogeny.figures.norms import class_means
+from ontogeny.figures.student import student_quantile, with_interval
+from ontogeny.sites import Site
 
 
 @pytest.mark.parametrize(
@@ -34,3 +38,22 @@ def test_the_density_between_the_quantiles_holds_the_share(degrees: int) -> None
 
 def test_one_group_has_no_interval() -> None:
     assert math.isnan(student_quantile(0))
+
+
+def test_an_interval_is_cut_where_its_values_end() -> None:
+    table = pd.DataFrame({"value": [0.9, 0.0], "standard_error": [0.1, 0.1], "groups": [2, 2]})
+    cosines = with_interval(table, within=(-1, 1))
+    assert cosines[["low", "high"]].to_numpy() == pytest.approx(np.array([[0.9 - 1.2706, 1.0], [-1.0, 1.0]]), abs=1e-4)
+    assert with_interval(table)["high"].tolist() == pytest.approx([2.1706, 1.2706], abs=1e-4)
+
+
+def test_mean_norms_have_intervals_from_0_to_1_and_of_ten_features_or_more() -> None:
+    sites = site_axis([Site("neox", step, "blocks.0.hook_resid_post") for step in (0, 1)])
+    norms_LS = np.ones((19, 2))
+    # Nine norms of 0 and one of 1: the mean is 0.1, its error 0.1, and t is 2.262 with nine degrees of freedom.
+    norms_LS[:9, 0] = 0
+    many = np.arange(19) < 10
+    table = class_means(sites, norms_LS, {"many": many, "few": ~many}, "norms").set_index(["class", "step"])
+    assert table.loc[("many", 0), ["low", "high"]].tolist() == pytest.approx([0, 0.3262], abs=1e-4)
+    assert table.loc["few", ["low", "high"]].isna().all(axis=None)
+    assert table.loc["few", "standard_error"].tolist() == [0, 0]

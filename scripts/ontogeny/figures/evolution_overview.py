@@ -40,8 +40,8 @@ DESCRIPTION = (
     "where the data do. "
     "(c) Share of the features of a class that are above tau at n sites; over checkpoints, the axis above names the "
     "step from which to the last there are n; bars are 95 % intervals by Wilson's formula, which takes the features "
-    "for a sample. Cosines have a standard error over features in the table beside the figure; the norms of single "
-    "features are of the decoder itself. "
+    "for a sample. In the table beside the figure, cosines have their standard error over features and a 95 % interval "
+    "by Student's t, cut at -1 and 1; the norms of single features are of the decoder itself. "
     "Training steps are on a log axis with step 0 in a slot of its own."
 )
 
@@ -134,7 +134,7 @@ def values(
     total = lives.groupby("class")["value"].transform("sum")
     low, high = wilson_interval(lives["value"], total)
     lives = lives.assign(features=lives["value"], value=lives["value"] / total, low=low, high=high)
-    cosine = with_interval(cosine.assign(groups=cosine["features"]))
+    cosine = with_interval(cosine.assign(groups=cosine["features"]), within=(-1, 1))
     norms = sample_norms(features, sites, settings).rename(columns={"normalised_norm": "value"})
     numbers = pd.concat([norms, cosine.assign(panel="cosine"), lives.assign(panel="persistence")], ignore_index=True)
     known = {name: features.labels[name] for name in ("dictionary", "run")}

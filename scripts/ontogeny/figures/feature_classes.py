@@ -46,7 +46,7 @@ DESCRIPTION = (
     "at the first site: lasting ones are at the last, transient ones only in between. "
     "(a) Features of each class by tau; the line marks the tau of the study, whose counts stand at the right. "
     "(b) Mean normalised norm of each class at that tau, with its 95 % interval over features by Student's t (bands, "
-    "of classes of ten features or more). "
+    "cut at 0 and 1; a mean over fewer than ten features has none). "
     "In the table beside the figure, counts have a 95 % interval by Wilson's formula, which takes the features for a "
     "sample: it is for the share of a class among the features of such a dictionary. "
     "Training steps are on a log axis with step 0 in a slot of its own."

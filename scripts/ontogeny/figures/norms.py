@@ -25,7 +25,7 @@ from ontogeny.figures.tables import SITE, read_table
 from ontogeny.randomness import generator
 
 FEWEST_FEATURES = 10
-"""Features of a class below which the interval of its mean stands in the table alone."""
+"""Features of a class below which its mean has no interval."""
 
 
 def features_to_draw(file: Path) -> Features:
@@ -116,7 +116,8 @@ def class_means(
 
     Returns:
         A row for each class and site: `panel`, `class`, `features`, the columns of the site, `value`, `standard_error`,
-        `low` and `high`; one feature alone has no error.
+        `low` and `high`, which are cut at 0 and 1 and which fewer than `FEWEST_FEATURES` do not have; one feature alone
+        has no error.
     """
     norms = [norms_LS[of_class] for of_class in classes.values()]
     counts = [len(own_FS) for own_FS in norms]
@@ -127,13 +128,14 @@ def class_means(
     )
     spreads = [own_FS.std(axis=0, ddof=1) if len(own_FS) > 1 else np.full(own_FS.shape[1], np.nan) for own_FS in norms]
     errors = np.concatenate(spreads) / np.sqrt(table["features"])
-    table = with_interval(table.assign(standard_error=errors, groups=table["features"]), "normalised_norm")
+    groups = table["features"].where(table["features"] >= FEWEST_FEATURES)
+    table = with_interval(table.assign(standard_error=errors, groups=groups), "normalised_norm", (0, 1))
     return table.drop(columns=["groups", "normalised_norm"])
 
 
 def draw_band(axis: Axes, sites: SiteAxis, rows: pd.DataFrame, colour: str) -> None:
-    """Draw the interval of one class of `class_means`, unless it has so few features that it would cover the panel."""
-    if rows["features"].iloc[0] >= FEWEST_FEATURES:
+    """Draw the interval of one class of `class_means`, where it has one."""
+    if rows["low"].notna().all():
         sites.band(axis, rows["low"], rows["high"], colour)
 
 

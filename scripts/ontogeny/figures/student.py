@@ -32,12 +32,16 @@ def student_quantile(degrees: int, share: float = 0.95) -> float:
     return float(np.sqrt(degrees) * np.tan(theta))
 
 
-def with_interval(table: pd.DataFrame, column: str = "value") -> pd.DataFrame:
+def with_interval(
+    table: pd.DataFrame, column: str = "value", within: tuple[float, float] = (-np.inf, np.inf)
+) -> pd.DataFrame:
     """Name the column `value`, and add its 95 % interval by Student's t as `low` and `high`.
 
     Args:
         table: with the columns `standard_error` and `groups`, over which that is; what has no groups has no interval.
         column: the mean.
+        within: lowest and highest value that there can be, where the interval is cut.
     """
     reach = table["standard_error"] * table["groups"].fillna(0).map(lambda groups: student_quantile(int(groups) - 1))
-    return table.assign(value=table[column], low=table[column] - reach, high=table[column] + reach)
+    low, high = (table[column] - reach).clip(*within), (table[column] + reach).clip(*within)
+    return table.assign(value=table[column], low=low, high=high)
