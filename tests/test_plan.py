@@ -92,6 +92,22 @@ def test_streamed_activations_cost_no_disk_but_a_pass_for_every_reading() -> Non
     assert "activations cached: " in plan_text(few, 1.0)
 
 
+def test_a_job_that_harvests_holds_all_hooks_of_a_checkpoint_and_the_shard_that_it_writes() -> None:
+    shape = Shape(layers=2, d_model=4, d_mlp=16, vocab_size=10)
+    config = copy.deepcopy(CONFIG)
+    own = config["dictionaries"]["cc"]
+    config["dictionaries"]["mlp"] = {**own, "sites": [{"model": "neox", "hooks": ["blocks.1.mlp.hook_post"]}]}
+    own["sites"][0]["hooks"] = ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post"]
+    # Shards of 50 rows; 4 + 4 + 16 channels as float32, and once more 16 as float16, or as int8 with a scale.
+    memory = 50 * ((4 + 4 + 16) * 4 + 16 * 2)
+    assert readings(load_study(config), {"neox": shape})["cached"].memory == memory
+    config["activations"]["dtype"] = "int8"
+    assert readings(load_study(config), {"neox": shape})["cached"].memory == memory + 50 * (4 - 16)
+    assert f"GB on disk, up to {(memory - 600) / 1e9:.3g} GB of memory for a job, " in plan_text(
+        load_study(config), 1.0
+    )
+
+
 def test_planted_activations_cost_disk_and_no_model() -> None:
     config = copy.deepcopy(CONFIG)
     config["models"]["neox"] = {"source": "planted", "d_model": 4, "checkpoints": [0, 8]}

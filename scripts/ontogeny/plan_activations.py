@@ -24,13 +24,14 @@ class Reading(NamedTuple):
     disk: float
     """Bytes of shards on disk."""
     memory: float
-    """Bytes of shards in memory, in all processes of the largest run together."""
+    """Bytes of shards in memory: of the largest job that makes them; streamed, of all processes of the largest run."""
     flop: float
     """Floating-point operations of language models."""
 
     def text(self) -> str:
         """Say all of it in a few words."""
-        memory = f", up to {self.memory / 1e9:.3g} GB of memory for a run" if self.memory else ""
+        of = "a job" if self.disk else "a run"
+        memory = f", up to {self.memory / 1e9:.3g} GB of memory for {of}" if self.memory else ""
         return f"{self.disk / 1e9:.3g} GB on disk{memory}, {self.flop:.2e} FLOP"
 
 
@@ -63,7 +64,7 @@ def readings(study: Study, shapes: Mapping[str, Shape]) -> dict[str, Reading]:
         "cached": Reading(
             checkpoints * (len(train) + len(heldout)),
             all_rows * _bytes(study, sites, shapes),
-            0.0,
+            max([*train.values(), *heldout.values()]) * _harvested(study, sites, shapes),
             all_rows * per_row,
         ),
         "streamed": Reading(checkpoints, 0.0, held * widest, streamed),
@@ -74,6 +75,18 @@ def _bytes(study: Study, sites: Iterable[Site], shapes: Mapping[str, Shape]) -> 
     """Bytes of a row at some sites."""
     value, scale = BYTES_PER_VALUE[study.activations.dtype], 4 * (study.activations.dtype == "int8")
     return float(sum(width(study, site) * value + scale for site in sites if site.model in shapes))
+
+
+def _harvested(study: Study, sites: Iterable[Site], shapes: Mapping[str, Shape]) -> float:
+    """Bytes of a row in a job that makes shards: float32 at all hooks of a checkpoint, and what is written at one."""
+    of_checkpoint: dict[tuple[str, int], list[Site]] = {}
+    for site in sites:
+        of_checkpoint.setdefault((site.model, site.step), []).append(site)
+    return max(
+        4.0 * sum(width(study, site) for site in hooks if site.model in shapes)
+        + max(_bytes(study, [site], shapes) for site in hooks)
+        for hooks in of_checkpoint.values()
+    )
 
 
 def width(study: Study, site: Site) -> int:
