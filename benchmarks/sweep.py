@@ -93,7 +93,8 @@ def measure(runs: list[RunSettings], batches: list[Tensor], before: int) -> tupl
     x_BD = torch.cat(batches)[:, 0].double()
     mean_norm, spread = (float(torch.linalg.vector_norm(rows, dim=1).mean()) for rows in (x_BD, x_BD - x_BD.mean(0)))
     site = SiteStatistics(len(x_BD), x_BD.mean(0).numpy(), mean_norm, x_BD.shape[1] ** 0.5 / mean_norm, spread)
-    sweep = Sweep(runs, 10**6, x_BD.shape[1], [site], batches[0])
+    sweep = Sweep(runs, 10**6, x_BD.shape[1], [site])
+    sweep.initialise(batches[0])
     steppers = [Stepper(run, 10**6, x_BD.shape[1], [site]) for run in runs]
     for stepper in steppers:
         stepper.initialise(batches[0])

@@ -29,22 +29,23 @@ class OneByOne:
         steps: int,
         d_model: int,
         statistics: Sequence[SiteStatistics],
-        raw_BSD: Tensor,
     ) -> None:
-        """Give each run the first weights that it has when it is trained alone.
+        """Set up the runs with weights of 0.
 
         Args:
             runs: the runs.
             steps: steps of the whole run, for the schedules.
             d_model: D.
             statistics: statistics of all sites, in order.
-            raw_BSD: raw activations of the first batch.
         """
         self.runs = tuple(runs)
         self.steppers = tuple(Stepper(run, steps, d_model, statistics) for run in runs)
+        self.crosscoders = tuple(stepper.crosscoder for stepper in self.steppers)
+
+    def initialise(self, raw_BSD: Tensor) -> None:
+        """Give each run the first weights that it has when it is trained alone; `raw_BSD` is the first batch."""
         for stepper in self.steppers:
             stepper.initialise(raw_BSD)
-        self.crosscoders = tuple(stepper.crosscoder for stepper in self.steppers)
 
     @property
     def steps_done(self) -> int:

@@ -74,24 +74,20 @@ class Sweep:
         steps: int,
         d_model: int,
         statistics: Sequence[SiteStatistics],
-        raw_BSD: Tensor,
     ) -> None:
-        """Give each run the first weights that it has when it is trained alone.
+        """Set up the runs with weights of 0.
 
         Args:
             runs: the runs.
             steps: steps of the whole run, for the schedules.
             d_model: D.
             statistics: statistics of all sites, in order.
-            raw_BSD: raw activations of the first batch.
         """
         self.runs, self.steps_done = tuple(runs), 0
-        self.sizes, alone = _sizes(runs), [Stepper(run, steps, d_model, statistics) for run in runs]
-        for stepper in alone:
-            stepper.initialise(raw_BSD)
+        self.sizes, self._alone = _sizes(runs), tuple(Stepper(run, steps, d_model, statistics) for run in runs)
         # Units and schedules are the same for all runs.
-        self.first = alone[0]
-        self.crosscoders = crosscoders = tuple(stepper.crosscoder for stepper in alone)
+        self.first = self._alone[0]
+        self.crosscoders = crosscoders = tuple(stepper.crosscoder for stepper in self._alone)
         self.W_enc_NP = _joined([with_channel(one.W_enc_LSD.flatten(1), one.b_enc) for one in crosscoders])
         self.W_dec_NM = _joined([crosscoder.W_dec.flatten(1) for crosscoder in crosscoders])
         self.b_dec_RM = _joined([crosscoder.b_dec.flatten()[None] for crosscoder in crosscoders])
@@ -105,6 +101,11 @@ class Sweep:
         self.first_faulty = torch.tensor(-1, device=device)
         self.faulty_R = torch.zeros(len(runs), dtype=torch.bool, device=device)
         self.penalty_R = torch.tensor([run.sparsity or 0.0 for run in runs], device=device)
+
+    def initialise(self, raw_BSD: Tensor) -> None:
+        """Give each run the first weights that it has when it is trained alone; `raw_BSD` is the first batch."""
+        for stepper in self._alone:
+            stepper.initialise(raw_BSD)
 
     def _share(self) -> None:
         """Make the weights of each crosscoder a view of those of all runs."""

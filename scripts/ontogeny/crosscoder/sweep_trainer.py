@@ -62,13 +62,8 @@ def train_sweep(
     statistics = [read_statistics(activations / site.key / "statistics.json") for site in runs[0].sites]
     states = StateFolder(state, run_fingerprint(runs, reader, statistics, fingerprint))
     kind = Sweep if runs[0].shares_products else OneByOne
-    sweep = kind(runs, reader.steps, reader.d_model, statistics, reader.read(0).raw_BSD)
-    rows: Rows = []
-    saved = states.load()
-    if saved is not None:
-        sweep.load_state(saved.step, saved.tensors)
-        rows = saved.rows
-        log.info("goes on from step %d of %d, saved in %s", saved.step, reader.steps, states.folder)
+    sweep = kind(runs, reader.steps, reader.d_model, statistics)
+    rows = _begin(sweep, reader, states)
     first_step = sweep.steps_done
     if first_step < reader.steps:
         _take_steps(sweep, reader, states, rows)
@@ -78,6 +73,17 @@ def train_sweep(
     states.remove()
     read = float((reader.steps - first_step) * runs[0].batch_size)
     return {"rows": read, "rows x runs": read * len(runs)}
+
+
+def _begin(sweep: Sweep | OneByOne, reader: Reader, states: StateFolder) -> Rows:
+    """Go on from the last state, or draw the first weights; return the rows of the training logs so far."""
+    saved = states.load()
+    if saved is None:
+        sweep.initialise(reader.read(0).raw_BSD)
+        return []
+    sweep.load_state(saved.step, saved.tensors)
+    log.info("goes on from step %d of %d, saved in %s", saved.step, reader.steps, states.folder)
+    return saved.rows
 
 
 def _take_steps(sweep: Sweep | OneByOne, reader: Reader, states: StateFolder, rows: Rows) -> None:
