@@ -114,9 +114,8 @@ def test_planted_dead_neurons_come_back_and_stand_for_planted_features(activatio
         for step in range(reader.steps):
             if policy == "resample" and step == 100:
                 assert (stepper.firings(reader.read(0).raw_BSD)[dead] == 0).all()
-                assert (
-                    resample(stepper, [batch.raw_BSD for batch in reader.sample(1024, 0)], generator(0, "test")) == 16
-                )
+                raw_batches = [batch.raw_BSD for batch in reader.sample(1024, 0)]
+                assert resample([stepper], raw_batches, generator(0, "test")) == [16]
                 assert (stepper.firings(reader.read(0).raw_BSD)[dead] > 0).all()
             stepper.step(reader.read(step).raw_BSD, logged=False)
         learnt_LM = stepper.crosscoder.W_dec.detach().flatten(1).double().numpy()

@@ -186,7 +186,8 @@ def test_dead_latents_start_again_as_in_one_process(
             for step in range(5):
                 stepper.step(reader.read(step).raw_BSD, logged=False)
             stepper.silent_L.zero_()[dead] = 10**6
-            assert resample(stepper, (batch.raw_BSD for batch in reader.sample(512, 0)), generator(0, "x")) == len(dead)
+            raw_batches = (batch.raw_BSD for batch in reader.sample(512, 0))
+            assert resample([stepper], raw_batches, generator(0, "x")) == [len(dead)]
             found.append({key: value.clone() for key, value in stepper.state().items()})
         return found
 

@@ -56,7 +56,7 @@ def sampled(reader: Reader) -> list[Tensor]:
 def test_only_dead_latents_and_their_moments_change(activations: Path, recipe: dict[str, Any]) -> None:
     stepper, reader = trained(activations, settings_of(**recipe))
     before = {name: tensor.clone() for name, tensor in stepper.state().items()}
-    assert resample(stepper, sampled(reader), generator(0, "resample", 0)) == len(DEAD)
+    assert resample([stepper], sampled(reader), generator(0, "resample", 0)) == [len(DEAD)]
     changed = []
     for name, after in stepper.state().items():
         by_latent = after.ndim > 0 and len(after) == stepper.settings.latents
@@ -74,7 +74,7 @@ def test_a_latent_starts_as_one_row_of_norm_one_with_a_fifth_of_the_living_encod
     alive = [latent for latent in range(stepper.settings.latents) if latent not in DEAD]
     living = stepper.crosscoder.W_enc_LSD.detach()[alive].flatten(1).norm(dim=1).mean()
     batches = sampled(reader)
-    resample(stepper, batches, generator(0, "resample", 0))
+    resample([stepper], batches, generator(0, "resample", 0))
     rows_RM = functional.normalize(scaled(stepper, torch.cat(batches)).flatten(1), dim=1)
     decoder_NM = stepper.crosscoder.W_dec.detach()[DEAD].flatten(1)
     cosine_NR = decoder_NM @ rows_RM.T
@@ -96,7 +96,7 @@ def test_rows_are_drawn_with_the_square_of_their_loss(activations: Path) -> None
     for counter in range(2000):
         stepper.load_state(5, state)
         stepper.silent_L = dead.clone()
-        resample(stepper, [raw_BSD[:1], raw_BSD[1:]], generator(0, "resample", counter))
+        resample([stepper], [raw_BSD[:1], raw_BSD[1:]], generator(0, "resample", counter))
         drawn[int((unit_BM @ stepper.crosscoder.W_dec.detach()[3].flatten()).argmax())] += 1
     expected = 2000 * (loss_B.square() / loss_B.square().sum()).cpu().numpy()
     assert (((drawn - expected) ** 2 / expected).sum()) < 16.3, "chi-square, 3 degrees of freedom, p = 0.001"
@@ -112,7 +112,7 @@ def test_row_losses_average_to_the_loss_of_the_batch(activations: Path) -> None:
 
 def test_fewer_rows_than_dead_latents_wake_as_many_as_there_are(activations: Path) -> None:
     stepper, reader = trained(activations, settings_of())
-    assert resample(stepper, [reader.read(6).raw_BSD[:2]], generator(0, "resample", 0)) == 2
+    assert resample([stepper], [reader.read(6).raw_BSD[:2]], generator(0, "resample", 0)) == [2]
     assert (stepper.silent_L > 0).sum() == 1
 
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from crosscoder_runs import JUMPRELU, bytes_of, planted, run_settings, sites_of, write_activations
 from torch import Tensor
 
-from ontogeny.activations.reader import Reader
+from ontogeny.activations.reader import Batch, Reader
 from ontogeny.config.dictionaries import RunSettings, SweepSettings
 from ontogeny.crosscoder.model import load_crosscoder
 from ontogeny.crosscoder.one_by_one import OneByOne
@@ -113,6 +115,19 @@ def test_runs_that_share_no_products_have_the_bytes_of_runs_trained_alone(
         assert bytes_of(tmp_path / "together" / run.run) == bytes_of(tmp_path / "alone" / run.run)
     moments = pd.read_csv(tmp_path / "together" / runs[-1].run / "density.csv").groupby(["step", "moment"]).ngroups
     assert moments == (2 * 2 + 3 if recipe == "resampled" else 0)
+
+
+def test_samples_are_read_once_for_all_runs(activations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three histograms, and for each of two resamplings the candidates and the rows of two more."""
+    runs, samples, sample = one_by_one_runs("resampled"), Counter[int](), Reader.sample
+
+    def counted(self: Reader, rows: int, counter: int) -> Iterator[Batch]:
+        samples[rows] += 1
+        return sample(self, rows, counter)
+
+    monkeypatch.setattr(Reader, "sample", counted)
+    train_sweep(runs, activations, tmp_path / "state", tmp_path)
+    assert samples == {256: 3 + 2 * 2, 512: 2}
 
 
 @pytest.mark.parametrize("recipe", ["plain", *ONE_BY_ONE])

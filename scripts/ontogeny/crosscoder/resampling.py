@@ -1,6 +1,6 @@
 """Dead latents start again from rows that are badly reconstructed (Bricken et al. 2023, appendix on resampling)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ def resampling_due(steps_done: int, interval: int, times: int) -> int | None:
 
 
 @torch.no_grad()
-def resample(stepper: Stepper, raw_batches: Iterable[Tensor], random: Generator) -> int:
+def resample(steppers: Sequence[Stepper], raw_batches: Iterable[Tensor], random: Generator) -> list[int]:
     """Let latents that were silent for the last half interval start again.
 
     Each takes a row of its own, drawn without replacement with a probability that goes with the square of the row's
@@ -28,38 +28,54 @@ def resample(stepper: Stepper, raw_batches: Iterable[Tensor], random: Generator)
     the mean norm of living encoders, and its bias 0. Adam forgets these entries, and no others.
 
     Args:
-        stepper: the run; its latents, moments and counters change.
-        raw_batches: rows to draw from (shape: [B, S, D] each), the same ones on every process that trains the run.
-        random: source of the draw.
+        steppers: runs of one recipe and seed; their latents, moments and counters change.
+        raw_batches: rows to draw from (shape: [B, S, D] each), the same ones on every process that trains a run.
+        random: source of the draw, which is that of each run alone.
 
     Returns:
-        How many latents started again: the dead, or fewer if there are fewer rows with a loss above 0.
+        How many latents of each started again: the dead, or fewer if there are fewer rows with a loss above 0.
     """
-    settings = stepper.settings
-    dead_N = (stepper.silent_L >= settings.dead.interval // 2 * settings.batch_size).nonzero().flatten()
-    if len(dead_N) == 0:
-        return 0
-    rows_NM = _draw(stepper, raw_batches, random, len(dead_N))
-    norm_N1 = stepper.ranks.norm_over_sites(torch.linalg.vector_norm(rows_NM, dim=1, keepdim=True))
-    _start_again(stepper, dead_N[: len(rows_NM)], rows_NM / norm_N1.clamp_min(SMALLEST_NORM))
-    return len(rows_NM)
+    drawn = [_Draw(stepper) for stepper in steppers]
+    wanting = [draw for draw in drawn if len(draw.dead_N)]
+    for raw_BSD in raw_batches if wanting else ():
+        log_u_B = torch.from_numpy(np.log1p(-random.random(len(raw_BSD))))
+        for draw in wanting:
+            draw.add(raw_BSD, log_u_B)
+    for draw in wanting:
+        draw.finish()
+    return [len(draw.rows_NM) for draw in drawn]
 
 
-def _draw(stepper: Stepper, raw_batches: Iterable[Tensor], random: Generator, wanted: int) -> Tensor:
-    """Draw rows in one pass: those with the largest log(u) / loss^2 are a weighted draw without replacement.
+class _Draw:
+    """Rows that are drawn for a run in one pass: those with the largest log(u) / loss^2, without replacement.
 
     The keys are those of Efraimidis and Spirakis (2006), u^(1 / weight), in logarithms.
     """
-    keys, rows = torch.empty(0, dtype=torch.float64), torch.empty(0)
-    for raw_BSD in raw_batches:
-        loss_B, x_BSD = stepper.row_losses(raw_BSD)
-        weight_B = stepper.ranks.like_first(loss_B).double().square().cpu()
-        key_B = torch.from_numpy(np.log1p(-random.random(len(weight_B)))) / weight_B
+
+    def __init__(self, stepper: Stepper) -> None:
+        settings = stepper.settings
+        self.stepper = stepper
+        self.dead_N = (stepper.silent_L >= settings.dead.interval // 2 * settings.batch_size).nonzero().flatten()
+        self.keys_N, self.rows_NM = torch.empty(0, dtype=torch.float64), torch.empty(0)
+
+    def add(self, raw_BSD: Tensor, log_u_B: Tensor) -> None:
+        """Keep as many rows as there are dead latents, of those before and these."""
+        loss_B, x_BSD = self.stepper.row_losses(raw_BSD)
+        weight_B = self.stepper.ranks.like_first(loss_B).double().square().cpu()
+        key_B = log_u_B / weight_B
         key_B[weight_B == 0] = -torch.inf
-        rows = x_BSD.flatten(1) if len(rows) == 0 else torch.cat((rows, x_BSD.flatten(1)))
-        keys, kept = torch.cat((keys, key_B)).topk(min(wanted, len(keys) + len(key_B)))
-        rows = rows[kept.to(rows.device)]
-    return rows[keys.to(rows.device) > -torch.inf]
+        x_BM = x_BSD.flatten(1)
+        rows = x_BM if len(self.rows_NM) == 0 else torch.cat((self.rows_NM, x_BM))
+        keys = torch.cat((self.keys_N, key_B))
+        self.keys_N, kept = keys.topk(min(len(self.dead_N), len(keys)))
+        self.rows_NM = rows[kept.to(rows.device)]
+
+    def finish(self) -> None:
+        """Let the latents start again from the rows."""
+        self.rows_NM = self.rows_NM[self.keys_N.to(self.rows_NM.device) > -torch.inf]
+        norm_N1 = self.stepper.ranks.norm_over_sites(torch.linalg.vector_norm(self.rows_NM, dim=1, keepdim=True))
+        unit_NM = self.rows_NM / norm_N1.clamp_min(SMALLEST_NORM)
+        _start_again(self.stepper, self.dead_N[: len(unit_NM)], unit_NM)
 
 
 def _start_again(stepper: Stepper, dead_N: Tensor, unit_NM: Tensor) -> None:

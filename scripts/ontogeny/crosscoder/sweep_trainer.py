@@ -89,7 +89,6 @@ def _begin(sweep: Sweep | OneByOne, reader: Reader, states: StateFolder) -> Rows
 def _take_steps(sweep: Sweep | OneByOne, reader: Reader, states: StateFolder, rows: Rows) -> None:
     """Take every step that is left, append to `rows`, and save the state now and then."""
     settings, last = sweep.runs[0], reader.steps
-    steppers = sweep.steppers if isinstance(sweep, OneByOne) else ()
     rows_left = (last - sweep.steps_done) * settings.batch_size
     told = start = time.monotonic()
     with stop_requests() as asked, closing(reader.batches(sweep.steps_done, asked)) as batches:
@@ -99,7 +98,10 @@ def _take_steps(sweep: Sweep | OneByOne, reader: Reader, states: StateFolder, ro
             number = batch.step + 1
             logged = number in (1, last) or number % settings.log_every == 0
             measured = sweep.step(batch.raw_BSD, logged)
-            rows += [{RUN: own.settings.run, **row} for own in steppers for row in between_steps(own, reader)]
+            densities = (
+                between_steps(sweep.steppers, reader) if isinstance(sweep, OneByOne) else [[] for _ in sweep.runs]
+            )
+            rows += [{RUN: run.run, **row} for run, own in zip(sweep.runs, densities, strict=True) for row in own]
             saves = number % settings.save_every == 0 and number < last
             if logged or saves:
                 _check_finite(sweep, reader, states)

@@ -153,7 +153,8 @@ def _take_steps(stepper: Stepper, reader: Reader, states: StateFolder, rows: Row
             number = batch.step + 1
             logged = number in (1, last) or number % settings.log_every == 0
             measured = stepper.step(batch.raw_BSD, logged)
-            rows += between_steps(stepper, reader)
+            (densities,) = between_steps([stepper], reader)
+            rows += densities
             saves = number % settings.save_every == 0 and number < last
             if logged or saves:
                 _check_finite(stepper, reader, states)
