@@ -57,7 +57,8 @@ for number, name in enumerate(TOGETHER):
             seed=r"-?\d+",
         conda:
             "../envs/gpu.yaml"
-        threads: 8
+        # As many as `dictionary` has, on which the bytes of a run depend; products that are shared have other bytes.
+        threads: 8 if STUDY.sweep(name).shares_products else min(len(STUDY.sites(name)), 8)
         params:
             activations=folder("activations"),
             settings=settings(f"sweeps/{name}"),

@@ -49,6 +49,22 @@ def test_threads_are_the_same_unless_a_further_rule_is_named(workspace: Workspac
     assert {rule: threads[rule] for rule in expected} == expected
 
 
+def test_a_sweep_has_the_threads_of_a_run_unless_its_runs_share_products(workspace: Workspace) -> None:
+    config = yaml.safe_load((workspace.folder / "config.yaml").read_text())
+    sites = config["dictionaries"]["crosscoder"]["sites"]
+    shared = {"nonlinearity": "relu", "penalty": "l1", "sparsity": [0.1], "latents": [32], "sweep": "together"}
+    topk = {"nonlinearity": "topk", "k": [4, 8], "latents": [32]}
+    config["dictionaries"] = {
+        "apart": {"sites": sites[:1], **topk},
+        "one": {"sites": sites[:1], **topk, "sweep": "together"},
+        "shared": {"sites": sites[:1], **shared},
+    }
+    (workspace.folder / "config.yaml").write_text(yaml.safe_dump(config))
+    _, output = workspace.planned("--cores", "16", "--", "results/dictionaries/")
+    threads = {rule: re.findall(r"threads: (\d+)", job) for rule, job in jobs(output).items()}
+    assert threads["sweep"] == threads["dictionary"] != threads["sweep_2"] == ["8"]
+
+
 def test_what_is_named_changes_and_the_rest_of_the_profile_stays(workspace: Workspace) -> None:
     chosen = ("--cores", "16", "--set-resources", "activations:runtime=7", "--set-threads", "language_model=3")
     named = ("--default-resources", "slurm_account=me", "--")

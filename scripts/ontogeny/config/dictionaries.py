@@ -158,8 +158,9 @@ class DictionarySettings(Recipe):
     """Seeds of initialisation and of the order of rows."""
     sweep: Literal["apart", "together"] = "apart"
     """`apart`: a job for each run; `together`: one job trains all runs of a seed on the same batches, so that shards
-    are read, or streamed models run, once for all of them, to the same bytes. Plain `relu` with `l1` in float32, for
-    many small dictionaries, shares matrix products too, and is then the same but for rounding."""
+    are read, or streamed models run, once for all of them: on a CPU, with as many threads, to the same bytes. Plain
+    `relu` with `l1` in float32, for many small dictionaries, shares matrix products too, and is then the same but for
+    rounding."""
 
     @model_validator(mode="after")
     def _check_sweep(self) -> "DictionarySettings":
