@@ -141,6 +141,6 @@ def _check_finite(sweep: Sweep | OneByOne, reader: Reader, states: StateFolder) 
     raise UserError(
         f"step {faulty + 1} of {reader.steps}: the loss or its gradient is not finite in {len(names)} of "
         f"{len(sweep.runs)} runs, first of all {names[0]}, on rows {reader.describe(faulty)}; look at these rows or "
-        f"lower the dictionary's learning_rate ({sweep.runs[0].learning_rate:g}); states saved before are kept in "
-        f"{states.folder}"
+        f"lower the dictionary's learning_rate ({sweep.runs[0].learning_rate:g}), or take sweep: apart, which trains "
+        f"the other runs; states saved before are kept in {states.folder}"
     )
