@@ -49,7 +49,7 @@ def test_threads_are_the_same_unless_a_further_rule_is_named(workspace: Workspac
     assert {rule: threads[rule] for rule in expected} == expected
 
 
-def test_a_sweep_has_the_threads_of_a_run_unless_its_runs_share_products(workspace: Workspace) -> None:
+def test_a_sweep_has_the_machine_of_a_run_and_its_threads_unless_products_are_shared(workspace: Workspace) -> None:
     config = yaml.safe_load((workspace.folder / "config.yaml").read_text())
     sites = config["dictionaries"]["crosscoder"]["sites"]
     shared = {"nonlinearity": "relu", "penalty": "l1", "sparsity": [0.1], "latents": [32], "sweep": "together"}
@@ -63,6 +63,11 @@ def test_a_sweep_has_the_threads_of_a_run_unless_its_runs_share_products(workspa
     _, output = workspace.planned("--cores", "16", "--", "results/dictionaries/")
     threads = {rule: re.findall(r"threads: (\d+)", job) for rule, job in jobs(output).items()}
     assert threads["sweep"] == threads["dictionary"] != threads["sweep_2"] == ["8"]
+    _, output = workspace.planned("results/dictionaries/", profile="slurm")
+    machines = {
+        rule: set(re.findall(r"\b(?:mem_mb|runtime|gpu|slurm_\w+)=[^,\n]+", job)) for rule, job in jobs(output).items()
+    }
+    assert machines["sweep"] == machines["sweep_2"] == machines["dictionary"] >= {"gpu=1", "mem_mb=200000"}
 
 
 def test_what_is_named_changes_and_the_rest_of_the_profile_stays(workspace: Workspace) -> None:
