@@ -25,6 +25,7 @@ import yaml
 from ontogeny.activations.harvest import harvest
 from ontogeny.activations.rows import write_rows
 from ontogeny.activations.statistics import write_statistics, write_streamed_statistics
+from ontogeny.activations.streaming import ROWS_RUN
 from ontogeny.config.activations import HarvestSettings
 from ontogeny.config.load import load_study
 from ontogeny.config.streamed import FILE, StreamedSettings
@@ -43,7 +44,7 @@ class RowsRun(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take note of one line of the log."""
-        if record.msg == "models ran over %d rows" and isinstance(record.args, tuple):
+        if record.msg == ROWS_RUN and isinstance(record.args, tuple):
             self.total += int(str(record.args[0]))
 
 
@@ -52,7 +53,7 @@ class Cost(NamedTuple):
 
     seconds: float
     rows: int
-    """Rows that models ran over."""
+    """Rows that models ran over, those of each checkpoint counted."""
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ from ontogeny.activations.planted import write_planted
 from ontogeny.activations.reader import Reader
 from ontogeny.activations.source import source_of
 from ontogeny.activations.store import open_aligned
+from ontogeny.activations.streaming import ROWS_RUN
 from ontogeny.config.evaluation import FeatureSettings
 from ontogeny.config.streamed import FILE, StreamedSettings
 from ontogeny.crosscoder.parallel import Ranks
@@ -110,7 +111,7 @@ def test_models_run_once_over_every_row_for_all_runs_that_are_trained_together(
         else:
             for run in runs:
                 train(run, activations, tmp_path / "state", out / run.run)
-    passes = [record.args for record in caplog.records if record.msg == "models ran over %d rows"]
+    passes = [record.args for record in caplog.records if record.msg == ROWS_RUN]
     assert passes == [(3 * TRAIN_SHARDS * ROWS_PER_SHARD,)] * (1 if sweep == "together" else 2)
     for run in runs:
         streamed = bytes_of(tmp_path / "activations/streamed" / run.run)

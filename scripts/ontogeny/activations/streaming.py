@@ -41,6 +41,9 @@ log = logging.getLogger("ontogeny")
 
 SCRIPTS = Path(__file__).parents[2]
 
+ROWS_RUN = "models ran over %d rows, those of each checkpoint counted"
+"""What the log says when models have ended."""
+
 Answer = Future[tuple[Shard, ...]]
 """One shard of the sites of a task, once it is there."""
 
@@ -119,7 +122,7 @@ class StreamedShards:
         for worker in workers:
             worker.end()
         if workers:
-            log.info("models ran over %d rows", sum(worker.rows for worker in workers))
+            log.info(ROWS_RUN, sum(worker.rows for worker in workers))
 
     def _hold(self, groups: Iterable[Sequence[int]], held: dict[int, "_Pending"], closed: int) -> dict[int, "_Pending"]:
         """Keep the shards of some groups, of those that are held or known to others, and have the rest made."""
