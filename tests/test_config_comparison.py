@@ -32,6 +32,15 @@ def test_sweeps_of_every_block_have_their_own_figure_in_place_of_pareto() -> Non
     assert pareto_dictionaries(load_study(supertiny)) == tuple(supertiny["dictionaries"])
 
 
+def test_saes_of_many_layers_have_their_own_figure_in_place_of_pareto() -> None:
+    layers = yaml.safe_load((CONFIGS / "cross-layer-small.yaml").read_text())
+    assert pareto_dictionaries(load_study(layers)) == ()
+    assert "layers" in load_study(layers).figure_names()
+    kept = ("crosscoder", "sae-0", "sae-5")
+    layers["dictionaries"] = {name: layers["dictionaries"][name] for name in kept}
+    assert pareto_dictionaries(load_study(layers)) == kept
+
+
 def test_sweeps_beside_one_of_superposition_are_drawn() -> None:
     config = yaml.safe_load((CONFIGS / "superposition-small.yaml").read_text())
     assert not {"pareto", "sweep"} & {*load_study(config).figure_names()}

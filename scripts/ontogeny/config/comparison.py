@@ -61,9 +61,10 @@ def sizes_swept(study: "Study") -> tuple[str, ...]:
 
 
 def pareto_dictionaries(study: "Study") -> tuple[str, ...]:
-    """Dictionaries of the figure `pareto`; none where `sweep` has them all, each in a panel of its own."""
-    drawn, swept = dictionaries_drawn(study), sizes_swept(study)
-    return () if len(swept) > 2 and set(drawn) <= set(swept) else drawn
+    """Dictionaries of the figure `pareto`; none where `sweep` or `layers` has them all, more than three."""
+    drawn, swept, layers = dictionaries_drawn(study), sizes_swept(study), dictionaries_of_layers(study)
+    has_them_all = any(len(own) > 3 and set(drawn) <= set(own) for own in (swept, layers))
+    return () if has_them_all else drawn
 
 
 def _point(settings: RunSettings) -> tuple[int, int | None, float | None]:
