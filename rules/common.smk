@@ -173,12 +173,14 @@ def all_models():
 
 
 def checkpoint_sources(model, step):
-    """Name the files of a checkpoint on disk; the hub's are no files yet."""
-    return (
-        model_files(STUDY.models[model], step)
-        if STUDY.models[model].source in ("local", "gguf")
-        else []
-    )
+    """Name the files of a checkpoint in a local folder; the hub's are no files yet."""
+    local = STUDY.models[model].source == "local"
+    return model_files(STUDY.models[model], step) if local else []
+
+
+def gguf_files(settings):
+    """Name the GGUF file of a model or a tokenizer, if it has one: the environment of a job may lack its package."""
+    return [str(settings.file())] if settings.source == "gguf" else []
 
 
 STREAMED_FILE = f"{ACTIVATIONS}/streamed.json"

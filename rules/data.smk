@@ -24,6 +24,7 @@ rule tokenizer:
     input:
         corpus=rules.corpus.output,
         pretrained=lambda wildcards: tokenizer_files(STUDY.tokenizer),
+        file=lambda wildcards: gguf_files(STUDY.tokenizer),
     output:
         "<results>/tokenizer/tokenizer.json",
     log:
@@ -37,7 +38,7 @@ rule tokenizer:
     shell:
         command("tokenizer.py")
         + " --log {log} --threads {threads} --settings {params.settings:q}"
-        " --corpus {input.corpus} --out {output}"
+        " --corpus {input.corpus} --file {input.file:q} --out {output}"
 
 
 rule tokens:

@@ -46,6 +46,7 @@ for number, model in enumerate(TRAINED):
 rule checkpoint:
     input:
         files=lambda wildcards: checkpoint_sources(wildcards.model, int(wildcards.step)),
+        file=lambda wildcards: gguf_files(STUDY.models[wildcards.model]),
         tokenizer=rules.tokenizer.output,
     output:
         "<results>/models/{model}/step{step}/checkpoint.json",
@@ -61,7 +62,7 @@ rule checkpoint:
         code=code("checkpoint.py"),
     shell:
         command("checkpoint.py")
-        + " --log {log} --settings {params.settings:q} --step {wildcards.step}"
+        + " --log {log} --settings {params.settings:q} --step {wildcards.step} --file {input.file:q}"
         " --tokenizer {input.tokenizer} --out {output}"
 
 

@@ -11,7 +11,7 @@ from ontogeny.tokenizer_training import write_tokenizer
 def main(arguments: Namespace) -> dict[str, float]:
     """Write the tokenizer's folder."""
     return write_tokenizer(
-        arguments.settings, arguments.corpus, arguments.out, arguments.study, threads=arguments.threads
+        arguments.settings, arguments.corpus, arguments.out, arguments.study, arguments.file, arguments.threads
     )
 
 
@@ -20,5 +20,6 @@ if __name__ == "__main__":
     kind = union_settings(TokenizerSettings, "TokenizerSettings")
     parser.add_argument("--settings", type=kind, required=True, help="the study's `tokenizer`, as JSON")
     parser.add_argument("--corpus", type=Path, required=True, help="manifest.json of the corpus")
+    parser.add_argument("--file", type=Path, nargs="?", help="its GGUF file, if it has one; looked up if left out")
     parser.add_argument("--out", type=Path, required=True, help="tokenizer.json to write; its folder is the tokenizer")
     run(parser, main)

@@ -72,6 +72,18 @@ def test_what_is_missing_is_said_in_one_line(file: Path, tokenizer: Path, monkey
         assert re.match(line, problem)
 
 
+def test_a_file_that_was_found_needs_no_package(file: Path, tokenizer: Path, tmp_path: Path) -> None:
+    """As in a job whose environment lacks the package that the workflow's own has."""
+    lost = {"source": "gguf", "package": "nowhere", "path": "tiny.gguf"}
+    out = tmp_path / "tokenizer/tokenizer.json"
+    write_tokenizer(GgufTokenizer.model_validate(lost), file, out, None, gguf=file)
+    assert out.read_bytes() == tokenizer.read_bytes()
+    source = GgufSource.model_validate(lost)
+    bring_checkpoint(source, 1, tokenizer, tmp_path / "models/tiny/step1", None, file)
+    with pytest.raises(ValueError, match="there is no package 'nowhere' here"):
+        bring_checkpoint(source, 1, tokenizer, tmp_path / "models/tiny/step2", None)
+
+
 def test_a_file_that_transformers_cannot_read_is_one_line(file: Path, tokenizer: Path) -> None:
     cut = file.parent / "cut.gguf"
     cut.write_bytes(file.read_bytes()[:2000])

@@ -38,7 +38,12 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 def write_tokenizer(
-    settings: TokenizerSettings, corpus: Path, file: Path, study: Path | None, threads: int = 1
+    settings: TokenizerSettings,
+    corpus: Path,
+    file: Path,
+    study: Path | None,
+    gguf: Path | None = None,
+    threads: int = 1,
 ) -> dict[str, float]:
     """Write the folder of a tokenizer, whole or not at all.
 
@@ -47,6 +52,7 @@ def write_tokenizer(
         corpus: `manifest.json` of the corpus.
         file: the `tokenizer.json` to write; its folder becomes the tokenizer.
         study: the study's `study.json`.
+        gguf: the GGUF file, if it was found already; its package need not be here then.
         threads: CPU threads.
 
     Returns:
@@ -61,7 +67,7 @@ def write_tokenizer(
             train_tokenizer(settings.vocab_size, corpus).save(str(folder / file.name))
             write_json(folder / CONFIG, _trained_config())
         else:
-            with _existing(settings) as source:
+            with _existing(settings, gguf) as source:
                 _copy(settings, source, folder / file.name)
         tokenizer = read_tokenizer(folder / file.name)
         value = {
@@ -111,7 +117,7 @@ def _trained_config() -> dict[str, object]:
 
 
 @contextmanager
-def _existing(settings: PretrainedTokenizer | GgufTokenizer) -> Iterator[Path]:
+def _existing(settings: PretrainedTokenizer | GgufTokenizer, gguf: Path | None) -> Iterator[Path]:
     """Yield the folder of a tokenizer that exists already."""
     if isinstance(settings, PretrainedTokenizer):
         yield _pretrained_folder(settings)
@@ -120,7 +126,7 @@ def _existing(settings: PretrainedTokenizer | GgufTokenizer) -> Iterator[Path]:
     from ontogeny.language_model.gguf import save_gguf_tokenizer
 
     with TemporaryDirectory() as folder:
-        save_gguf_tokenizer(settings.file(), Path(folder))
+        save_gguf_tokenizer(gguf or settings.file(), Path(folder))
         yield Path(folder)
 
 

@@ -33,6 +33,9 @@ def test_every_config_is_planned_whole(config: Path, tmp_path: Path) -> None:
     assert planned["corpus"] == planned["gallery"] == 1
     assert f"{study.root}/figures/index.html" in output
     assert "--out" in output
+    # An environment that is made for jobs has no package that carries a model, so they are told the file.
+    told = re.findall(r"scripts/(tokenizer|checkpoint)\.py .* --file \S+\.gguf ", output)
+    assert sorted(told) == (["checkpoint", "tokenizer"] if study.study == "smollm2" else [])
     assert '"shape"' not in output, "what the plan alone uses reruns nothing"
 
 

@@ -6,10 +6,8 @@ from pathlib import Path
 from ontogeny.config.models import GgufModel, LocalModel, ModelSettings, TrainedModel
 
 
-def model_files(model: LocalModel | GgufModel, step: int) -> list[str]:
+def model_files(model: LocalModel, step: int) -> list[str]:
     """List the files of a local checkpoint that decide what it computes."""
-    if isinstance(model, GgufModel):
-        return [str(model.file())]
     folder = model.folder(step)
     patterns = ("config.json", "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
     return [str(file) for pattern in patterns for file in sorted(folder.glob(pattern))]

@@ -63,9 +63,7 @@ def corpus_problems(corpus: CorpusSettings) -> Iterator[str]:
 
 
 def tokenizer_files(tokenizer: TokenizerSettings) -> list[str]:
-    """List the files of a tokenizer that is on disk; none for the hub's or one that is trained."""
-    if isinstance(tokenizer, GgufTokenizer):
-        return [str(tokenizer.file())]
+    """List the files of a tokenizer in a local folder; none for the hub's, a GGUF file's or one that is trained."""
     if not isinstance(tokenizer, PretrainedTokenizer):
         return []
     return _existing(Path(tokenizer.name) / name for name in TOKENIZER_FILES)

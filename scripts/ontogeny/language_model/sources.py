@@ -22,7 +22,12 @@ PICKLES = ("config.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 
 
 def bring_checkpoint(
-    settings: LocalSource | HubSource | GgufSource, step: int, tokenizer: Path, folder: Path, study: Path | None
+    settings: LocalSource | HubSource | GgufSource,
+    step: int,
+    tokenizer: Path,
+    folder: Path,
+    study: Path | None,
+    file: Path | None = None,
 ) -> dict[str, float]:
     """Put a checkpoint that exists already among the study's models, whole or not at all.
 
@@ -34,6 +39,7 @@ def bring_checkpoint(
         tokenizer: `tokenizer.json` in the folder of the study's tokenizer.
         folder: `models/<model>/step<k>/`.
         study: the study's `study.json`.
+        file: the GGUF file, if it was found already; its package need not be here then.
 
     Returns:
         Bytes of the weights.
@@ -45,7 +51,7 @@ def bring_checkpoint(
     where = f"models.{folder.parent.name}"
     if isinstance(settings, GgufSource):
         with new_checkpoint(folder, tokenizer, study) as new:
-            save_gguf_model(settings.file(), new, where)
+            save_gguf_model(file or settings.file(), new, where)
         return {"bytes": float(sum(file.stat().st_size for file in weight_files(folder)))}
     source = _on_hub(settings, step, where) if isinstance(settings, HubSource) else settings.folder(step)
     if not (source / "config.json").is_file():
