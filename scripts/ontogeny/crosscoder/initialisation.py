@@ -1,11 +1,15 @@
 """How a crosscoder starts: encoder = decoder transposed, features aligned over sites or not, biases at 0."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ontogeny.activations.statistics import SiteStatistics
 from ontogeny.config.dictionaries import RunSettings
+from ontogeny.crosscoder.model import Crosscoder
 from ontogeny.crosscoder.objective import Objective
 from ontogeny.randomness import generator
 
@@ -15,6 +19,26 @@ COARSE_NORMS = tuple(float(norm) for norm in np.geomspace(0.02, 5.0, 17))
 
 LATENTS_AT_A_TIME = 1024
 """Latents that are drawn as one piece, so that a process need not hold the draws of other processes' sites."""
+
+
+def crosscoder_of_zeros(
+    settings: RunSettings, d_model: int, statistics: Sequence[SiteStatistics], own: slice
+) -> Crosscoder:
+    """Make a crosscoder without weights that has the scales and centers of its sites.
+
+    Args:
+        settings: the run.
+        d_model: D.
+        statistics: statistics of all sites of the run, in order.
+        own: the sites that it is to have.
+    """
+    recipe = settings.nonlinearity, settings.gate, settings.k, settings.pre_bias
+    crosscoder = Crosscoder(settings.sites[own], d_model, settings.latents, *recipe)
+    for number, site in enumerate(statistics[own]):
+        if settings.center:
+            crosscoder.centers[number] = torch.from_numpy(site.mean)
+        crosscoder.scales[number] = d_model**0.5 / (site.centered_norm if settings.center else site.mean_norm)
+    return crosscoder
 
 
 def unit_decoder(settings: RunSettings, d_model: int, own: slice = slice(None)) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ontogeny.activations.statistics import SiteStatistics
 from ontogeny.config.dictionaries import RunSettings
 from ontogeny.crosscoder.gathering import SITE_AXES, gather
-from ontogeny.crosscoder.initialisation import initialise
+from ontogeny.crosscoder.initialisation import crosscoder_of_zeros, initialise
 from ontogeny.crosscoder.loss import squared_error
 from ontogeny.crosscoder.model import Crosscoder
 from ontogeny.crosscoder.nonlinearity import firing_above
@@ -68,7 +68,7 @@ class Stepper:
         self.settings, self.steps, self.steps_done, self.ranks = settings, steps, 0, ranks
         self.statistics, device = tuple(statistics), ranks.device
         own = ranks.own_sites(len(settings.sites))
-        self.crosscoder = _new_crosscoder(settings, d_model, statistics, own).to(device)
+        self.crosscoder = crosscoder_of_zeros(settings, d_model, statistics, own).to(device)
         mean_SD = torch.tensor(np.stack([site.mean for site in statistics[own]]), dtype=torch.float32, device=device)
         self.mean_SD = self.crosscoder.scaled(mean_SD)
         self.parameters = list(self.crosscoder.parameters())
@@ -210,7 +210,7 @@ class Stepper:
         tensors = gather(self.crosscoder.state_dict(), SITE_AXES, len(self.settings.sites), self.ranks)
         if not self.ranks.first:
             return None
-        whole = _new_crosscoder(self.settings, self.crosscoder.d_model, self.statistics, slice(None))
+        whole = crosscoder_of_zeros(self.settings, self.crosscoder.d_model, self.statistics, slice(None))
         whole.load_state_dict(tensors)
         return whole
 
@@ -292,16 +292,3 @@ class Stepper:
             firing = sum(int(f_BL.count_nonzero()) for f_BL in of_sites)
         rows = len(terms.h_BL) * self.ranks.data_ranks
         return float(sum(self.ranks.everyones(firing)) / (parts * rows))
-
-
-def _new_crosscoder(
-    settings: RunSettings, d_model: int, statistics: Sequence[SiteStatistics], own: slice
-) -> Crosscoder:
-    """Make a crosscoder of zeros with the scales and centers of its sites, those that are `own` of all."""
-    recipe = settings.nonlinearity, settings.gate, settings.k, settings.pre_bias
-    crosscoder = Crosscoder(settings.sites[own], d_model, settings.latents, *recipe)
-    for number, site in enumerate(statistics[own]):
-        if settings.center:
-            crosscoder.centers[number] = torch.from_numpy(site.mean)
-        crosscoder.scales[number] = d_model**0.5 / (site.centered_norm if settings.center else site.mean_norm)
-    return crosscoder
