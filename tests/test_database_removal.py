@@ -40,7 +40,7 @@ def test_what_the_config_no_longer_has_is_removed_whole(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
     done = prune(tmp_path, 64)
-    assert (done.returncode, done.stdout) == (0, "planets/crosscoder/latents128-k4-seed0\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "removed planets/crosscoder/latents128-k4-seed0\n"), done.stderr
     assert receipts[64].is_file()
     assert not receipts[128].exists()
     with connect(DatabaseSettings(), folder / "server") as database:
@@ -72,3 +72,16 @@ def test_what_a_killed_command_left_without_a_run_is_removed_too(tmp_path: Path)
         ]
         for collection in (FEATURES, DETAILS, COLUMNS, TERMS):
             assert {*database[collection].distinct("content")} == {*runs} - {"another"}
+
+
+def test_a_study_without_a_database_and_one_of_another_config_are_refused(tmp_path: Path) -> None:
+    done = prune(tmp_path, 64)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "results/planets/database/: study 'planets' has no database here" in done.stderr
+    assert not (tmp_path / "results/planets/database").exists()
+    (tmp_path / "results/planets/database/server").mkdir(parents=True)
+    (tmp_path / "results/planets/study.json").write_text('{"config": "configs/planets.yaml"}')
+    done = prune(tmp_path, 64)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "belongs to configs/planets.yaml" in done.stderr
+    assert not list((tmp_path / "results/planets/database/server").iterdir())

@@ -43,10 +43,15 @@ def configuration_schema() -> str:
 
 
 def _section(title: str, text: str, keys: list[_Key]) -> str:
-    rows = [f"| `{key.path}` | {key.kind} | {key.default} | {key.meaning} |" for key in keys]
+    rows = [f"| {' | '.join(map(_cell, (f'`{key.path}`', *key[1:])))} |" for key in keys]
     return "\n".join(
         [f"## {title}", "", text, "", "| key | type | default | meaning |", "|---|---|---|---|", *rows, ""]
     )
+
+
+def _cell(text: str) -> str:
+    """Write text as a cell of a table: on one line, in which a bar ends no cell."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _sections(kind: type[Settings], prefix: str) -> Iterator[tuple[str, str, list[_Key]]]:

@@ -20,12 +20,12 @@ def limit_l0(axis: Axes, low: float, high: float) -> None:
     margin = max((high / low) ** 0.07, 1.1)
     axis.set_xscale("log")
     axis.set_xlim(low / margin, high * margin)
-    axis.set_xticks(_doublings(low / margin, high * margin), minor=False)
+    axis.set_xticks(l0_ticks(low / margin, high * margin), minor=False)
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.xaxis.set_minor_locator(NullLocator())
 
 
-def _doublings(low: float, high: float) -> list[float]:
+def l0_ticks(low: float, high: float) -> list[float]:
     """Choose ticks of a log axis: powers of 2, or of 8 where these are many; round numbers where there are none."""
     powers = [2.0**n for n in range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)]
     if len(powers) < 2:

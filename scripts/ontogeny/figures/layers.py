@@ -16,6 +16,7 @@ from ontogeny.errors import UserError
 from ontogeny.evaluation.feature_table import Features
 from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, among, counted, listed, rounded
+from ontogeny.figures.l0_axis import l0_ticks
 from ontogeny.figures.norms import class_means, features_to_draw, norms_as_drawn
 from ontogeny.figures.style import (
     CROSSCODERS,
@@ -235,7 +236,7 @@ def _limits(axis: Axes, rows: pd.DataFrame) -> None:
     low, high = float(rows["value"].min()), float(rows["value"].max())
     axis.set_xscale("log")
     axis.set_xlim(left, right)
-    ticks = [tick for tick in 2.0 ** np.arange(-2, 14) if left <= tick <= right]
+    ticks = l0_ticks(left, right)
     axis.xaxis.set_major_locator(FixedLocator(ticks[:: -(-len(ticks) // 3)] if ticks else [left, right]))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     axis.xaxis.set_minor_locator(NullLocator())
