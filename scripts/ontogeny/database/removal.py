@@ -46,13 +46,12 @@ def remove_runs(
         for name in gone:
             (receipts / name.dictionary / f"{name.run}.json").unlink(missing_ok=True)
             database[RUNS].with_options(write_concern=DURABLE).delete_one({"_id": name.id})
-            remove_contents(database, name.id, keep=None)
-        _remove_orphans(database, study, kept)
+        _remove_unfollowed(database, study, kept)
     return gone
 
 
-def _remove_orphans(database: Database[Document], study: str, kept: Collection[tuple[str, str]]) -> None:
-    """Remove what a killed removal, or a killed ingest of a run that the study has no longer, left without a run."""
+def _remove_unfollowed(database: Database[Document], study: str, kept: Collection[tuple[str, str]]) -> None:
+    """Remove the contents of all runs that the study has no longer, also what a killed removal or ingest has left."""
     for run in database[CONTENTS].distinct("run"):
         name = RunName(*run.split("/"))
         if name.study == study and (name.dictionary, name.run) not in kept:
