@@ -18,8 +18,9 @@ from interpreted_features import rated_of
 from ontogeny.config.figures import FigureStyle
 from ontogeny.errors import UserError
 from ontogeny.figures.complexity import DESCRIPTION, RATED
-from ontogeny.figures.correlation import correlation
+from ontogeny.figures.correlation import correlation, interval
 from ontogeny.figures.writer import figure_kinds, figure_module, write_figure
+from ontogeny.randomness import generator
 
 
 def test_correlations_by_hand() -> None:
@@ -48,6 +49,22 @@ def test_interval_is_that_of_known_noise() -> None:
     half = (np.arctanh(found.high) - np.arctanh(found.low)) / 2
     assert half == pytest.approx(1.96 / np.sqrt(1997), rel=0.1)
     assert found.low < 0.5 < found.high
+
+
+@pytest.mark.parametrize("ranked", [True, False])
+def test_interval_draws_features_with_all_their_rows(ranked: bool) -> None:
+    random = np.random.default_rng(1)
+    x, y = random.integers(0, 5, 40).astype(float), random.integers(0, 7, 40).astype(float)
+    feature = np.repeat(np.arange(20), 2)
+    frame = pd.DataFrame({"x": x, "y": x + y}).groupby(feature)
+    draws = generator(5, "bootstrap")
+    drawn = []
+    for _ in range(300):
+        rows = pd.concat([frame.get_group(chosen) for chosen in draws.integers(20, size=20)])
+        rows = rows.rank() if ranked else rows
+        drawn.append(rows["x"].corr(rows["y"]))
+    expected = np.percentile(drawn, (2.5, 97.5))
+    assert interval(x, x + y, feature, 300, 5, ranked) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.fixture(scope="module")

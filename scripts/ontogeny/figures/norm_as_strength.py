@@ -13,11 +13,10 @@ from ontogeny.config.figures import FigureStyle, NormAsStrengthFigure
 from ontogeny.errors import UserError
 from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, counted, listed
-from ontogeny.figures.correlation import INTERVAL, coefficients
+from ontogeny.figures.correlation import coefficient, interval
 from ontogeny.figures.style import CROSSCODERS, GREY, INK, SHADE, THICK, THIN, letter, page, panel, room
 from ontogeny.figures.tables import SITE, read_table, sites_of
 from ontogeny.figures.wilson import with_count_interval
-from ontogeny.randomness import generator
 
 TITLE = "Decoder norm as strength"
 DESCRIPTION = (
@@ -144,17 +143,9 @@ def points_of(table: pd.DataFrame, settings: NormAsStrengthFigure) -> pd.DataFra
 
 def spearman(points: pd.DataFrame, resamples: int, seed: int) -> Correlation:
     """Correlate the ranks of `norm` and `value`; features are drawn with replacement, each with all of its sites."""
-    frame = points.sort_values("feature", kind="stable")
-    norm, value = (frame[name].to_numpy() for name in ("norm", "value"))
-    starts = np.flatnonzero(np.diff(frame["feature"], prepend=-1))
-    places = np.split(np.arange(len(frame)), starts[1:])
-    random = generator(seed, "bootstrap")
-    drawn = []
-    for _ in range(resamples):
-        chosen = np.concatenate([places[n] for n in random.integers(len(places), size=len(places))])
-        drawn.append(coefficients(norm[None, chosen], value[None, chosen])[0])
-    low, high = np.nanpercentile(drawn, INTERVAL)
-    return Correlation(float(coefficients(norm[None], value[None])[0]), float(low), float(high))
+    norm, value = (points[name].to_numpy(dtype=np.float64) for name in ("norm", "value"))
+    unit = pd.factorize(points["feature"], sort=True)[0]
+    return Correlation(coefficient(norm, value), *interval(norm, value, unit, resamples, seed))
 
 
 def _bins(points: pd.DataFrame) -> pd.DataFrame:
