@@ -16,6 +16,8 @@ SNAKEMAKE := $(BIN)/snakemake
 CONFIG ?= config.yaml
 RATE ?= 0.1
 PROFILES ?= profiles/slurm
+# On matrices as small as those of the tests, threads wait for each other most of the time.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 SLURM := slurmctld slurmd slurm-client munge
 CHROMIUM := chromium fonts-dejavu-core
 # Packages of which a file is read and nothing is run: what they ask for is not installed.
@@ -55,10 +57,10 @@ plan: $(VENV)/.made
 test: check unit end-to-end
 
 unit: $(VENV)/.made
-	$(BIN)/python -m pytest --ignore tests/end_to_end --ignore tests/slurm --ignore tests/browser
+	$(TESTS) --ignore tests/end_to_end --ignore tests/slurm --ignore tests/browser
 
 end-to-end: $(VENV)/.made
-	$(BIN)/python -m pytest tests/end_to_end
+	$(TESTS) tests/end_to_end
 
 test-slurm: $(VENV)/.made
 	@[ "$$(id -u)" = 0 ] || { echo "error: make test-slurm needs root: slurmctld and slurmd run as root" >&2; exit 1; }
