@@ -1,11 +1,11 @@
 """Say in one line each what a SLURM cluster lacks for this pipeline: `make check-cluster`."""
 
 import sys
-from argparse import ArgumentParser
 from datetime import timedelta
 from pathlib import Path
 
 from ontogeny.cluster import findings, read_profile, report
+from ontogeny.command import Parser
 from ontogeny.errors import UserError
 
 
@@ -24,7 +24,7 @@ def hello() -> None:
 
 
 if __name__ == "__main__":
-    parser = ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--profile", type=Path, action="append", help="profile; several are laid on top of each other")
     parser.add_argument("--folder", type=Path, default=Path("results"), help="folder that all nodes share")
     parser.add_argument("--seconds", type=int, default=600, help="how long to wait for each test job (default: 600)")

@@ -1,16 +1,16 @@
 """Say where a study keeps its results, for `make`."""
 
 import sys
-from argparse import ArgumentParser
 from pathlib import Path
 
+from ontogeny.command import Parser
 from ontogeny.config.load import read_study
 from ontogeny.errors import UserError
 
 
 def main() -> None:
     """Write the results root to standard output, and nothing else."""
-    parser = ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("config.yaml"), help="the study (default: config.yaml)")
     try:
         sys.stdout.write(read_study(parser.parse_args().config).root + "\n")

@@ -75,6 +75,12 @@ def test_mistake_without_a_log_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("error:") == 1
 
 
+def test_an_unknown_option_is_one_line(tmp_path: Path) -> None:
+    done = _run(tmp_path, "--fails")
+    assert done.returncode == 1
+    assert done.stderr == "error: unrecognized arguments: --fails\n"
+
+
 def test_log_ends_with_what_the_command_cost(tmp_path: Path) -> None:
     done = _run(tmp_path, "--log", str(tmp_path / "count.log"))
     assert done.returncode == 0

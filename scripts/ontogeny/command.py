@@ -9,7 +9,7 @@ import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import NoReturn, TypeVar, cast
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from tqdm import tqdm
@@ -31,9 +31,17 @@ ATTEMPT = "\nattempt at "
 """Begins the part of a log that another attempt follows."""
 
 
+class Parser(ArgumentParser):
+    """Reads options, and gives one line for a mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the command with exit code 1."""
+        raise SystemExit(f"error: {message}")
+
+
 def command(description: str | None) -> ArgumentParser:
     """Make the parser of a command, with the options that all commands share."""
-    parser = ArgumentParser(description=description)
+    parser = Parser(description=description)
     parser.add_argument("--study", type=Path, help="the study's study.json, named in everything that is written")
     parser.add_argument("--log", type=Path, help="file for the log and all other output; the terminal if left out")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")

@@ -2,18 +2,20 @@
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from ontogeny.config.base import Settings
 from ontogeny.config.presets import with_presets
 from ontogeny.config.study import Study
 from ontogeny.errors import UserError
+
+JsonSchema: TypeAlias = dict[str, Any]
 
 
 def read_study(file: Path) -> Study:
@@ -86,16 +88,26 @@ def _one_line(error: ValidationError, config: Mapping[str, Any]) -> str:
 
 def _text(problem: ErrorDetails) -> str:
     if problem["type"] == "extra_forbidden":
-        return f"unknown key{_suggestion(str(problem['loc'][-1]))}"
+        return f"unknown key{_suggestion(problem['loc'])}"
     if problem["type"] == "missing":
         return "this key is required; docs/configuration.md says what it holds"
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
+    if problem["type"] == "too_short":
+        return "expected at least one item, not none"
     found = json.dumps(problem["input"])
     expected = problem["msg"]
-    for pydantics, ours in (("valid array", "list"), ("valid integer", "whole number"), ("a valid ", "a ")):
+    for pydantics, ours in (
+        ("valid array", "list"),
+        ("valid integer", "whole number"),
+        ("a valid ", "a "),
+        ("an object", "a section of keys"),
+    ):
         expected = expected.replace(pydantics, ours)
-    return f"{expected[0].lower()}{expected[1:]}, not {found if len(found) < 80 else found[:77] + '...'}"
+    text = f"{expected[0].lower()}{expected[1:]}, not {found if len(found) < 80 else found[:77] + '...'}"
+    if problem["type"] == "int_type" and re.fullmatch(r"[\d.]+[eE]\+?\d+", str(problem["input"])):
+        return f"{text}; write it out, as in {float(problem['input']):.0f}"
+    return text
 
 
 def _place(problem: ErrorDetails, config: object) -> str:
@@ -113,11 +125,38 @@ def _place(problem: ErrorDetails, config: object) -> str:
     return place
 
 
-def _suggestion(key: str) -> str:
-    kinds, names = [Settings], set[str]()
-    while kinds:
-        kind = kinds.pop()
-        kinds += kind.__subclasses__()
-        names |= set(kind.model_fields)
-    close = difflib.get_close_matches(key, sorted(names - {key}), n=1)
+def _suggestion(location: Sequence[int | str]) -> str:
+    close = difflib.get_close_matches(str(location[-1]), sorted(_keys(location[:-1])), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else "; docs/configuration.md lists the keys"
+
+
+def _keys(location: Sequence[int | str]) -> set[str]:
+    """List the keys of the section at a location, those of all its kinds where it does not say which it is."""
+    schema = Study.model_json_schema()
+    here: list[JsonSchema] = [schema]
+    for part in location:
+        here = [inner for section in _sections(here, schema) for inner in _inside(section, part)]
+    return {key for section in _sections(here, schema) for key in section.get("properties", ())}
+
+
+def _sections(here: Iterable[JsonSchema], schema: JsonSchema) -> Iterator[JsonSchema]:
+    """Yield schemas, and in place of references and beside unions those that they stand for."""
+    for section in here:
+        if "$ref" in section:
+            yield from _sections([schema["$defs"][section["$ref"].rpartition("/")[2]]], schema)
+        else:
+            yield section
+            yield from _sections([*section.get("oneOf", ()), *section.get("anyOf", ())], schema)
+
+
+def _inside(section: JsonSchema, part: int | str) -> Iterator[JsonSchema]:
+    """Yield the schemas of what is under a key, at a place of a list, or of one kind of a union."""
+    kinds = section.get("discriminator", {}).get("mapping", {})
+    if part in kinds:
+        yield {"$ref": kinds[part]}
+    elif isinstance(part, int) and "items" in section:
+        yield section["items"]
+    elif part in section.get("properties", ()):
+        yield section["properties"][part]
+    else:
+        yield from section.get("patternProperties", {}).values()
