@@ -74,3 +74,17 @@ def test_latent_scaling_tells_what_is_of_one_model_alone(table: pd.DataFrame) ->
     assert nu[DECOUPLED] == pytest.approx([0, 1], abs=0.05)
     assert table.cosine[OF_BOTH] == pytest.approx(1)
     assert table.firings.between(0.18 * ROWS, 0.22 * ROWS).all()
+
+
+def test_the_cosine_of_equal_and_of_opposite_decoders_is_no_more_than_1() -> None:
+    random = torch.Generator().manual_seed(0)
+    d_LD = torch.randn(500, WIDTH, generator=random, dtype=torch.float64)
+    unclamped = torch.nn.functional.cosine_similarity(d_LD, d_LD, dim=1)
+    assert unclamped.max() > 1, "rounding as in real decoders"
+    moments = Moments(2, WIDTH, 500, torch.device("cpu"))
+    x_B2D = torch.randn(4, 2, WIDTH, generator=random, dtype=torch.float64)
+    moments.add(x_B2D, x_B2D, torch.ones(4, 500, dtype=torch.float64))
+    for sign in (1, -1):
+        cosine = compared(torch.stack([d_LD, sign * d_LD], dim=1), moments).cosine
+        assert cosine.between(-1, 1).all()
+        assert cosine.to_numpy() == pytest.approx(sign)

@@ -142,7 +142,9 @@ def compared(W_dec_L2D: Tensor, moments: Moments) -> pd.DataFrame:
     norms_L2 = W_dec_L2D.double().norm(dim=2)
     scales, smaller_1L = latent_scales(moments, W_dec_L2D), norms_L2.argmin(1)[None]
     columns: dict[str, Tensor] = {"norm_a": norms_L2[:, 0], "norm_b": norms_L2[:, 1]}
-    columns["cosine"] = torch.nn.functional.cosine_similarity(W_dec_L2D[:, 0].double(), W_dec_L2D[:, 1].double(), dim=1)
+    cosine_L = torch.nn.functional.cosine_similarity(W_dec_L2D[:, 0].double(), W_dec_L2D[:, 1].double(), dim=1)
+    # Rounding leaves 1 + 4e-16 where decoders are equal.
+    columns["cosine"] = cosine_L.clamp(-1, 1)
     for name, beta_2L in scales._asdict().items():
         columns |= {f"beta_{name}_a": beta_2L[0], f"beta_{name}_b": beta_2L[1]}
         columns[f"nu_{name}"] = (beta_2L.gather(0, smaller_1L) / beta_2L.gather(0, 1 - smaller_1L))[0]
