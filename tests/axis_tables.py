@@ -15,7 +15,10 @@ TOKENS = 16256
 
 
 def model_diff(folder: Path, run: RunIdentity, alone: int = 40, features: int = 600, seed: int = 0) -> Path:
-    """Write `model_diff.csv`: features of one model alone, a third of them by the norm only, and shared ones."""
+    """Write `model_diff.csv`: features of one model alone, a third of them by the norm only, and shared ones.
+
+    A ninth of the first have a negative nu, and a shared one has equal decoders, whose cosine is rounded up.
+    """
     random = np.random.default_rng(seed)
     norms_L2 = np.exp(random.normal(0, 0.15, (features, 2)))
     norms_L2[:alone, 0] *= 0.04
@@ -23,8 +26,10 @@ def model_diff(folder: Path, run: RunIdentity, alone: int = 40, features: int = 
     nu_L2 = np.abs(random.normal(0.9, 0.1, (features, 2)))
     nu_L2[: 2 * alone] = np.abs(random.normal(0.1, 0.1, (2 * alone, 2)))
     nu_L2[: 2 * alone : 3, 0] += 1.5
+    nu_L2[1 : 2 * alone : 9, 1] = -0.8
     columns = {"feature": np.arange(features), "designated": False, "model_a": "base", "model_b": "tuned"}
     numbers = {"norm_a": norms_L2[:, 0], "norm_b": norms_L2[:, 1], "cosine": random.uniform(0.2, 1, features)}
+    numbers["cosine"][-1] = 1 + 4e-16
     scales = {f"beta_{kind}_{model}": 1.0 for kind in ("error", "reconstruction") for model in "ab"}
     ratios = {"nu_error": nu_L2[:, 0], "nu_reconstruction": nu_L2[:, 1], "firings": 300, "tokens": made_up.ROWS}
     relative = {"relative_norm": relative_norm(norms_L2), "norm_difference": norm_difference(norms_L2)}

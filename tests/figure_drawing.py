@@ -34,7 +34,8 @@ def words(axis: Axes) -> list[str]:
 
 def visible(figure: Figure) -> list[Text]:
     """Everything written in a figure, without the labels of ticks outside the limits."""
-    found = []
+    legends = [*figure.legends, *(axis.get_legend() for axis in figure.axes)]
+    found = [text for legend in legends if legend for text in legend.get_texts()]
     for axis in figure.axes:
         found += [*axis.texts, axis.xaxis.label, axis.yaxis.label]
         for ticks, limits in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, axis.get_ylim())):

@@ -165,6 +165,11 @@ VARIANTS: dict[str, tuple[str, Callable[[Path], list[Path]], dict[str, Any]]] = 
     "two layers, one run": ("layers", lambda at: axis_tables.layers(at, 2, (32,)), {}),
     "layers without SAEs": ("layers", lambda at: axis_tables.layers(at, saes=False), {}),
     "one dictionary of two models": ("model_diff", lambda at: axis_tables.two_models(at, "crosscoder"), {}),
+    "many dictionaries of two models": (
+        "model_diff",
+        lambda at: axis_tables.two_models(at, *(f"a_dictionary_with_a_long_name_{number}" for number in range(5))),
+        {},
+    ),
     "no feature of one model alone": (
         "model_diff",
         lambda at: [

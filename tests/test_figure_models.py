@@ -11,7 +11,7 @@ import pytest
 from figure_drawing import drawn, words
 
 from ontogeny.errors import UserError
-from ontogeny.figures.model_diff import owners
+from ontogeny.figures.two_models import owners
 from ontogeny.figures.wilson import wilson_interval
 from ontogeny.figures.writer import figure_module
 
@@ -33,9 +33,13 @@ def test_model_diff_counts_and_draws_its_tables(tmp_path: Path) -> None:
         at = counts.set_index(counts["x"].round(2))["value"]
         assert at[0.01] == table[column].between(0, 0.02).sum()
     shared = table[table.relative_norm.between(0.3, 0.7)]
-    assert own.loc[own["panel"] == "cosine", "value"].sum() == len(shared)
+    assert shared.cosine.max() > 1
+    cosines = own[own["panel"] == "cosine"]
+    assert cosines["value"].sum() == len(shared)
+    assert (cosines["total"] == len(shared)).all()
     alone = table[(table.norm_difference > 0.9) | (table.norm_difference < 0.1)]
-    both = (alone.nu_error < 0.3) & (alone.nu_reconstruction < 0.3)
+    both = (alone.nu_error.abs() < 0.3) & (alone.nu_reconstruction.abs() < 0.3)
+    assert both.sum() < ((alone.nu_error < 0.3) & (alone.nu_reconstruction < 0.3)).sum()
     below = own[own["panel"] == "threshold"].set_index("x")["value"]
     assert 0 < below[0.3] == both.sum() < len(alone)
     assert below.is_monotonic_increasing
@@ -44,10 +48,50 @@ def test_model_diff_counts_and_draws_its_tables(tmp_path: Path) -> None:
     of_a, of_b = (both & (alone.norm_difference > 0.9)).sum(), (both & (alone.norm_difference < 0.1)).sum()
     assert (
         f"batchtopk: of 600 live features, {a} are of base alone and {b} of tuned alone by Delta, of which {of_a} and "
-        f"{of_b} have both nu below 0.3; {len(shared)} are shared by r; loss recovered 0.96 (base) and 0.92 (tuned)"
+        f"{of_b} have both nu within 0.3 of 0; {len(shared)} are shared by r; loss recovered 0.96 (base) and 0.92 (tuned)"
     ) in finding
     assert finding.startswith("A is base and B is tuned.")
     assert [axis.get_xlabel() for axis in figure.axes[:2]] == ["Relative norm $r$", "Relative norm Δ"]
+
+
+def test_the_frame_of_latent_scaling_holds_the_features_of_one_model_alone(tmp_path: Path) -> None:
+    files = axis_tables.two_models(tmp_path, "l1")
+    table = pd.read_csv(files[0])
+    alone = (table.norm_difference > 0.9) | (table.norm_difference < 0.1)
+    shared = table.index[table.norm_difference.between(0.4, 0.6)]
+    table.loc[alone, "nu_error"] = np.linspace(-0.3, 0.7, alone.sum())
+    table.loc[shared[:20], "nu_error"] = -40
+    table.to_csv(files[0], index=False)
+    axis = drawn("model_diff", files)[0].axes[3]
+    assert axis.get_xlim() == pytest.approx((-0.35, 1.15))
+    assert axis.get_ylim() == pytest.approx((-0.5, 1.15)), "the made-up nu of -0.8 stand on the edge"
+    triangles = [line.get_xydata() for line in axis.lines if line.get_marker() in ("v", "^")]
+    x, y = np.concatenate(triangles).T
+    assert sorted(x) == pytest.approx(np.linspace(-0.3, 0.7, alone.sum()))
+    assert (y == -0.5).sum() == (table[alone].nu_reconstruction == -0.8).sum() > 0
+    (grey,) = (line for line in axis.lines if line.get_marker() == ".")
+    assert (grey.get_xdata() == -40).sum() == 20, "outside the frame, not on it"
+    assert grey.get_clip_on()
+
+
+def test_model_diff_says_what_its_marks_are(tmp_path: Path) -> None:
+    figure, _ = drawn("model_diff", axis_tables.two_models(tmp_path))
+    (dictionaries,) = figure.legends
+    names = [text.get_text() for text in dictionaries.get_texts()]
+    assert names == ["batchtopk", "l1", "l1 shared"]
+    curves = [line for line in figure.axes[4].lines if line.get_linestyle() == "-"]
+    assert [line.get_color() for line in dictionaries.get_lines()] == [line.get_color() for line in curves]
+    keys = {}
+    for axis in figure.axes[3:]:
+        legend = axis.get_legend()
+        assert legend is not None
+        keys |= dict(zip([text.get_text() for text in legend.get_texts()], legend.get_lines(), strict=True))
+    assert keys["tuned alone"].get_marker() == "^"
+    assert keys["base alone"].get_marker() == "v"
+    assert keys["shared (batchtopk)"].get_marker() == "."
+    assert keys["how many there are"].get_linestyle() == ":"
+    assert keys["mean ablation"].get_markerfacecolor() != "white"
+    assert keys["zero ablation"].get_markerfacecolor() == "white"
 
 
 def test_designated_features_are_in_no_histogram_of_norms(tmp_path: Path) -> None:

@@ -120,10 +120,10 @@ class TasksFigure(PageFigure):
 class ModelDiffFigure(PageFigure):
     """Two models by the features of one crosscoder."""
 
-    height: Millimetres = 108.0
+    height: Millimetres = 116.0
     """Millimetres."""
     nu: Annotated[Number, Field(gt=0, le=1)] = 0.5
-    """A feature is of one model alone where both ratios of latent scaling are below, for the counts of the caption."""
+    """A feature is of one model alone where both ratios of latent scaling are within this of 0, for the caption."""
 
 
 class LayersFigure(PageFigure):
