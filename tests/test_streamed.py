@@ -206,11 +206,19 @@ def test_what_is_missing_or_broken_is_one_line(study: Path, tmp_path: Path) -> N
     assert "tokens/heldout.h5: there is no such file; run the rule that writes it" in refused(0)
     shutil.copy(study / "tokens/heldout.h5", tmp_path / "tokens")
     weights = tmp_path / "models/other/step8/model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
     assert "models/other/step8: its weights cannot be read" in refused(1)
-    source._workers[0]._process.kill()  # type: ignore[attr-defined]
-    assert re.search(r"(neox|other)/step\d: the process that runs it has ended with code -9; give the job", refused(2))
     source.close()
+    weights.write_bytes(whole)
+    for sent, said in (
+        (signal.SIGKILL, "-9; give the job more memory"),
+        (signal.SIGABRT, "-6; its own message is above"),
+    ):
+        source.opener([[1]])(1)
+        source._workers[0]._process.send_signal(sent)  # type: ignore[attr-defined]
+        assert re.search(rf"(neox|other)/step\d: the process that runs it has ended with code {said}", refused(2))
+        source.close()
 
 
 def test_a_damaged_file_of_settings_is_one_line(tmp_path: Path) -> None:

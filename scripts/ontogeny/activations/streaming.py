@@ -211,9 +211,9 @@ class _Worker:
                     answer.cancel()
                     continue
                 where, code = task.sites[0].checkpoint, self._process.wait()
-                answer.set_exception(
-                    UserError(f"{where}: the process that runs it has ended with code {code}; give the job more memory")
-                )
+                # A process that is out of memory is killed, and says nothing.
+                cure = "give the job more memory" if code == -signal.SIGKILL else "its own message is above in this log"
+                answer.set_exception(UserError(f"{where}: the process that runs it has ended with code {code}; {cure}"))
             # Nothing here keeps a shard in memory while this one waits for the next task.
             shards = ()
             del item, task, answer
