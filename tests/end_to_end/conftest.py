@@ -1,5 +1,6 @@
 """A finished tiny study in a copy of the project, which tests may edit and put back."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 PROJECT = Path(__file__).resolve().parents[2]
 PARTS = ("Snakefile", "rules", "scripts", "report", "envs", "profiles")
@@ -19,15 +21,17 @@ TARGETS = ("results/features/", "results/figures/", "results/database/")
 
 
 class Workspace:
-    """A copy of the project with a study of its own."""
+    """A copy of the project with a study of its own; without a config, the copy that is in the folder."""
 
-    def __init__(self, folder: Path, config: Path) -> None:
+    def __init__(self, folder: Path, config: Path | None = None) -> None:
+        self.folder = folder
+        if config is None:
+            return
         for part in PARTS:
             source = PROJECT / part
             copy = shutil.copytree if source.is_dir() else shutil.copyfile
             copy(source, folder / part)
         shutil.copyfile(config, folder / "config.yaml")
-        self.folder = folder
 
     def snakemake(self, *arguments: str, profile: str = "local") -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "snakemake", "--profile", f"profiles/{profile}", *arguments]
@@ -73,8 +77,13 @@ class Workspace:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """The tiny study, run to its end."""
-    workspace = Workspace(tmp_path_factory.mktemp("finished"), Path(__file__).with_name("tiny.yaml"))
-    done = workspace.snakemake(*TARGETS)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return workspace
+    """The tiny study, run to its end once, of which each process of the tests has a copy."""
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "tiny"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            workspace = Workspace(tmp_path_factory.mktemp("tiny-run"), Path(__file__).with_name("tiny.yaml"))
+            done = workspace.snakemake(*TARGETS)
+            assert done.returncode == 0, done.stdout + done.stderr
+            workspace.folder.rename(shared)
+    return Workspace(shutil.copytree(shared, own / "finished"))

@@ -20,10 +20,7 @@ def errors(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 def copied(workspace: Workspace, folder: Path) -> Workspace:
     """Copy a workspace with its results, for tests whose jobs fail: Snakemake removes the outputs of those."""
-    shutil.copytree(workspace.folder, folder, ignore=shutil.ignore_patterns("server"))
-    copy = object.__new__(Workspace)
-    copy.folder = folder
-    return copy
+    return Workspace(shutil.copytree(workspace.folder, folder, ignore=shutil.ignore_patterns("server")))
 
 
 @pytest.fixture
