@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from figure_drawing import drawn
+from matplotlib.axes import Axes
 from sweep_tables import COEFFICIENTS, SIZES, density, superposition, sweep
 
 from ontogeny.densities import EDGES
@@ -37,9 +38,13 @@ def test_densities_are_drawn_as_they_are_counted(tmp_path: Path) -> None:
     file = density(tmp_path)
     figure, numbers = drawn("density", [file])
     table = pd.read_csv(file)
-    assert len(figure.axes) == 1 + 4
+    assert len(figure.axes) == 2 + 4
+    _the_bar_has_the_shares_of_the_map(*figure.axes[:2], table)
+    key, *others = (axis.get_legend() for axis in figure.axes[2:])
+    assert [text.get_text() for text in key.get_texts()] == ["before", "after"]
+    assert others == [None] * 3
     assert len(numbers) == len(table)
-    for axis, step in zip(figure.axes[1:], (96, 192, 288, 384), strict=True):
+    for axis, step in zip(figure.axes[2:], (96, 192, 288, 384), strict=True):
         assert axis.get_title() == f"step {step:,}"
         before, after = (table[(table.step == step) & (table.moment == moment)] for moment in ("before", "after"))
         for patch, rows in zip(axis.patches, (before, after), strict=False):
@@ -56,9 +61,20 @@ def test_densities_are_drawn_as_they_are_counted(tmp_path: Path) -> None:
     assert f"{last:.3g} % after step 512" in caption(numbers).finding
 
 
+def _the_bar_has_the_shares_of_the_map(axis: Axes, bar: Axes, table: pd.DataFrame) -> None:
+    """The bar says shares themselves, from none to the largest, and stands as the shades do: by the square root."""
+    (cells,) = axis.collections
+    assert cells.get_array().max() == table["latents"].max() / 4096 == bar.get_xlim()[1]
+    ticks = bar.get_xticks()
+    assert [float(label.get_text()) for label in bar.get_xticklabels()] == pytest.approx(ticks)
+    on_paper = bar.transAxes.inverted().transform(bar.transData.transform([(tick, 0) for tick in ticks]))[:, 0]
+    np.testing.assert_allclose(on_paper, np.sqrt(ticks / bar.get_xlim()[1]), atol=1e-6)
+    np.testing.assert_allclose(cells.norm(ticks), on_paper, atol=1e-6)
+
+
 def test_densities_without_resampling_are_one_panel(tmp_path: Path) -> None:
     figure, _ = drawn("density", [density(tmp_path, resamplings=0)])
-    assert len(figure.axes) == 1
+    assert len(figure.axes) == 2, "the map and its scale of shades"
 
 
 def test_a_run_without_histograms_is_one_line(tmp_path: Path) -> None:

@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
 from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import NDArray
 
@@ -20,17 +23,23 @@ from ontogeny.figures.tables import read_table
 TITLE = "Feature density over training"
 DESCRIPTION = (
     "How often features fire: the share of training rows on which one does, on a log axis, with features that are "
-    "silent on all of these rows in a slot of their own. (a) All features over training, one histogram a column, "
+    "silent on all of these rows in a slot of their own. Densities of n rows are multiples of 1/n, so that n rows "
+    "can give none in the band above silent features (grey after (a)) nor in low bins between two multiples, which "
+    "stay empty. (a) All features over training, one histogram a column, "
     "darker for more features (by the square root of their share); dotted lines are resamplings, at which dead "
     "features start again. "
     "Then each resampling by itself: the histogram just before (grey area) and just after (line). Histograms are of "
     "all features of the run, which are no sample, and have no interval."
 )
 
-LEFT, BOTTOM, TOP, GUTTER, MAP = 12.5, 9.5, 5.5, 7.0, 0.34
+LEFT, BOTTOM, TOP, GUTTER, MAP = 12.5, 9.5, 6.5, 7.0, 0.34
 """Millimetres around panels, and the share of the page that (a) takes."""
+BAR = (26.0, 1.3)
+"""Millimetres of the colour bar."""
 SILENT = 3
 """Bins below the lowest one drawn at which silent features stand."""
+KEY = 4
+"""Bins that the words for before and after take."""
 
 
 def draw(tables: Sequence[Path], settings: DensityFigure, style: FigureStyle) -> tuple[Figure, pd.DataFrame]:
@@ -55,7 +64,9 @@ def draw(tables: Sequence[Path], settings: DensityFigure, style: FigureStyle) ->
     height = settings.height - BOTTOM - TOP
     width = (settings.width - LEFT - 2) * (MAP if resamplings else 1)
     axis = panel(figure, LEFT, BOTTOM, width, height)
-    _draw_map(axis, numbers, first, resamplings)
+    shading = _draw_map(axis, numbers, first, resamplings)
+    bar = panel(figure, LEFT + width - BAR[0], BOTTOM + height + 1.0, *BAR)
+    _draw_bar(bar, shading)
     letter(axis, "a")
     each = (settings.width - LEFT - 2 - width) / max(len(resamplings), 1) - GUTTER
     most = numbers.loc[numbers["moment"] != "training", "share"].max()
@@ -67,6 +78,8 @@ def draw(tables: Sequence[Path], settings: DensityFigure, style: FigureStyle) ->
         letter(small, chr(ord("b") + number), 4)
         if number:
             small.tick_params(labelleft=False)
+        else:
+            _draw_key(small)
     return figure, numbers
 
 
@@ -103,8 +116,12 @@ def _ticks(first: int) -> tuple[list[float], list[str]]:
     return [float(edges[:2].mean()), *map(float, powers)], ["silent", *(f"$10^{{{power}}}$" for power in powers)]
 
 
-def _draw_map(axis: Axes, numbers: pd.DataFrame, first: int, resamplings: Sequence[int]) -> None:
-    """Draw the histograms over training, each from half-way to the one before to half-way to the one after."""
+def _draw_map(axis: Axes, numbers: pd.DataFrame, first: int, resamplings: Sequence[int]) -> QuadMesh:
+    """Draw the histograms over training, each from half-way to the one before to half-way to the one after.
+
+    Returns:
+        The cells, with the norm that shades them.
+    """
     # In the order of the table: at a resampling, before comes ahead of after.
     moments = [rows for _, rows in numbers.groupby(["step", "moment"], sort=False)]
     columns = [_shares(rows, first) for rows in moments]
@@ -113,7 +130,8 @@ def _draw_map(axis: Axes, numbers: pd.DataFrame, first: int, resamplings: Sequen
     shares = np.stack(columns, axis=1)
     shares[1:SILENT] = np.nan
     axis.set_facecolor("white")
-    axis.pcolormesh(edges, _edges(first), np.sqrt(shares), cmap="Greys", vmin=0, rasterized=True)
+    root = PowerNorm(0.5, vmin=0)
+    shading = axis.pcolormesh(edges, _edges(first), shares, cmap="Greys", norm=root, rasterized=True)
     for step in resamplings:
         axis.axvline(step, color=INK, linewidth=THIN, linestyle=":")
     axis.set_xlim(0, steps[-1])
@@ -122,6 +140,19 @@ def _draw_map(axis: Axes, numbers: pd.DataFrame, first: int, resamplings: Sequen
     ticks, names = _ticks(first)
     axis.set_yticks(ticks, names)
     axis.set_ylabel("Feature density (share of rows)")
+    return shading
+
+
+def _draw_bar(axis: Axes, shading: QuadMesh) -> None:
+    """Draw the scale of the shades: ticks at a round share near the darkest one, its half, its tenth, and 0."""
+    axis.figure.colorbar(shading, cax=axis, orientation="horizontal", ticklocation="top")
+    rounds = [digit * 10.0**power for power in range(-6, 1) for digit in (1, 2, 5)]
+    most = max(share for share in rounds if share <= axis.get_xlim()[1])
+    ticks = [0, most / 10, most / 2, most]
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
+    axis.tick_params(length=1.2, pad=1)
+    axis.text(-0.04, 0.5, "Share of features", ha="right", va="center", fontsize="small", transform=axis.transAxes)
 
 
 def _draw_resampling(axis: Axes, rows: pd.DataFrame, first: int, most: float) -> None:
@@ -130,9 +161,9 @@ def _draw_resampling(axis: Axes, rows: pd.DataFrame, first: int, most: float) ->
     for moment in ("before", "after"):
         shares = _shares(rows[rows["moment"] == moment], first)
         if moment == "before":
-            axis.stairs(shares, edges, orientation="horizontal", fill=True, color=LIGHT)
+            axis.stairs(shares, edges, orientation="horizontal", fill=True, color=LIGHT, label=moment)
         else:
-            axis.stairs(shares, edges, orientation="horizontal", color=INK, linewidth=THICK)
+            axis.stairs(shares, edges, orientation="horizontal", color=INK, linewidth=THICK, label=moment)
     axis.axhspan(edges[1], edges[SILENT], color=SHADE, linewidth=0, zorder=0)
     axis.set_xlim(0, 1.05 * most)
     axis.set_ylim(edges[0], edges[-1])
@@ -142,6 +173,20 @@ def _draw_resampling(axis: Axes, rows: pd.DataFrame, first: int, most: float) ->
     axis.set_yticks(ticks, names)
     axis.tick_params(axis="y", colors=GREY)
     axis.set_xlabel("Share of features")
+
+
+def _draw_key(axis: Axes) -> None:
+    """Say which histogram is which, at the right, at the height where they leave most room."""
+    (before_B, edges, _), (after_B, *_) = (patch.get_data() for patch in axis.patches if isinstance(patch, StepPatch))
+    most_B = np.maximum(before_B, after_B)
+    starts = range(min(SILENT, len(most_B) - KEY), len(most_B) - KEY + 1)
+    # From above: of equal heights, the uppermost.
+    start = min(reversed(starts), key=lambda start: float(most_B[start : start + KEY].max()))
+    middle = (edges[start] + edges[start + KEY] - 2 * edges[0]) / 2 / (edges[-1] - edges[0])
+    axis.legend(
+        loc="center right", bbox_to_anchor=(1.0, middle), borderaxespad=0, handlelength=1.0, handletextpad=0.4,
+        labelspacing=0.3,
+    )  # fmt: skip
 
 
 def caption(numbers: pd.DataFrame) -> Caption:
