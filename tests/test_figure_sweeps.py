@@ -6,7 +6,7 @@ import figure_tables as made_up
 import numpy as np
 import pandas as pd
 import pytest
-from figure_drawing import drawn
+from figure_drawing import drawn, words
 from matplotlib.axes import Axes
 from sweep_tables import COEFFICIENTS, SIZES, density, superposition, sweep
 
@@ -32,6 +32,7 @@ def test_a_sweep_has_a_column_a_dictionary_and_a_line_a_size(tmp_path: Path) -> 
                     expected.append((pooled.l0, pooled[metric]))
                 np.testing.assert_allclose(line.get_xydata(), expected)
     assert len({axis.get_ylim() for axis in figure.axes[::2]}) == 1
+    assert [words(axis) for axis in figure.axes[-2:]] == [["128 latents", "512 latents"]] * 2
 
 
 def test_densities_are_drawn_as_they_are_counted(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def draw(tables: Sequence[Path], settings: SweepFigure, style: FigureStyle) -> t
     looks = dict(zip(sizes, zip(shades(SINGLES[0], len(sizes)), MARKERS * len(sizes), strict=False), strict=True))
     names = list(dict.fromkeys(numbers["dictionary"]))
     figure = page(settings)
-    right = room((f"{size:,}" for size in sizes), style)
+    right = room((counted(int(size), "latent") for size in sizes), style)
     width = (settings.width - LEFT - right - GAP * (len(names) - 1)) / len(names)
     height = (settings.height - BOTTOM - TOP - BETWEEN) / len(METRICS)
     for column, name in enumerate(names):
@@ -93,7 +93,7 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, metric: str, looks: dict[int, tu
         line = rows[rows["latents"] == size]
         if len(line):
             axis.plot(line[X], line[metric], color=colour, marker=marker, markersize=2.5)
-            ends.append(End(line[X].iloc[-1], line[metric].iloc[-1], f"{size:,}", colour))
+            ends.append(End(line[X].iloc[-1], line[metric].iloc[-1], counted(int(size), "latent"), colour))
     return ends
 
 
