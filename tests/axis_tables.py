@@ -67,15 +67,15 @@ def two_models(folder: Path, *names: str) -> list[Path]:
     return files
 
 
-def layers(folder: Path, count: int = 6, ks: tuple[int, ...] = (16, 32, 64), saes: bool = True) -> list[Path]:
-    """Write the tables of a crosscoder over the layers of a model, and of an SAE at each."""
+def layers(folder: Path, count: int = 6, ks: tuple[int, ...] = (16, 32, 64), saes: int = 12) -> list[Path]:
+    """Write the tables of a crosscoder over the layers of a model, and of an SAE at each of the first `saes`."""
     sites = made_up.LAYERS[:count]
     norms_LS = np.exp(-np.abs(np.random.default_rng(3).uniform(0, count, (300, 1)) - np.arange(count)) / 2)
     files = [made_up.features(folder, norms_LS, sites=sites)]
     for k in ks:
         run = made_up.identity("crosscoder", k)
         files += [made_up.reconstruction(folder, run, sites), *losses(folder, run, sites, 2 / k)]
-        for place, site in enumerate(sites if saes else ()):
+        for place, site in enumerate(sites[:saes]):
             run = made_up.identity(f"sae-{place}", k // 2)
             # L0 differs between layers, as it does where a penalty decides it.
             measured = made_up.reconstruction(folder, run, (site,), gain=0.3, shift=0.004 * place)

@@ -163,7 +163,8 @@ VARIANTS: dict[str, tuple[str, Callable[[Path], list[Path]], dict[str, Any]]] = 
     "ratings in many checkpoints": ("complexity", lambda at: rated_of(at, *_many(at)), {}),
     "many layers": ("layers", lambda at: axis_tables.layers(at, 12), {}),
     "two layers, one run": ("layers", lambda at: axis_tables.layers(at, 2, (32,)), {}),
-    "layers without SAEs": ("layers", lambda at: axis_tables.layers(at, saes=False), {}),
+    "layers without SAEs": ("layers", lambda at: axis_tables.layers(at, saes=0), {}),
+    "SAEs of one layer": ("layers", lambda at: axis_tables.layers(at, saes=1), {}),
     "one dictionary of two models": ("model_diff", lambda at: axis_tables.two_models(at, "crosscoder"), {}),
     "many dictionaries of two models": (
         "model_diff",

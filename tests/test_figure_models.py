@@ -149,6 +149,32 @@ def test_layers_sets_the_cost_of_a_patched_layer_beside_that_of_its_sae(tmp_path
     assert titles == [f"block {block}" for block in range(6)]
 
 
+def test_layers_names_errors_by_kind_and_l0(tmp_path: Path) -> None:
+    figure, numbers = drawn("layers", axis_tables.layers(tmp_path, ks=(16, 32)))
+    axis, errors = figure.axes[3], numbers[numbers["panel"] == "fvu"]
+    names = ["crosscoder\nL0 16", "crosscoder\nL0 32", "SAEs, L0\n7.9 to 8.7", "SAEs, L0\n16 to 17"]
+    assert words(axis)[:-1] == names
+    assert [line.get_linestyle() for line in axis.lines] == ["-", "--", "-", "--"]
+    of_one = [errors[(errors["sparsity"] == k) & (errors["kind"] == "SAE of the layer")]["value"] for k in (8, 16)]
+    for line, values in zip(axis.lines[2:], of_one, strict=True):
+        assert line.get_ydata() == pytest.approx(values.tolist())
+
+
+def test_saes_of_one_layer_stand_side_by_side_under_one_name(tmp_path: Path) -> None:
+    figure, numbers = drawn("layers", axis_tables.layers(tmp_path, saes=1))
+    axis, rows = figure.axes[3], numbers[(numbers["panel"] == "fvu") & (numbers["kind"] == "SAE of the layer")]
+    assert words(axis)[3:-1] == ["SAEs, L0\n7.9, 16, 32"]
+    points = [line for line in axis.lines if line.get_markerfacecolor() == "white"]
+    assert [line.get_ydata()[0] for line in points] == rows.sort_values("x")["value"].tolist()
+    places = [line.get_xdata()[0] for line in points]
+    assert np.mean(places) == pytest.approx(0)
+    assert (np.diff(places) > 0.1).all()
+    assert max(places) < 0.5
+    (name,) = (text for text in axis.texts if text.get_text().startswith("SAEs"))
+    assert name.xy == (places[-1], points[-1].get_ydata()[0])
+    assert name.arrow_patch is not None
+
+
 def test_layers_without_losses_are_refused(tmp_path: Path) -> None:
     files = [file for file in axis_tables.layers(tmp_path) if not file.stem.startswith("nll")]
     with pytest.raises(UserError, match="no run has losses, FVU and L0"):

@@ -17,11 +17,11 @@ from ontogeny.evaluation.feature_table import Features
 from ontogeny.figures.axes import SiteAxis, site_axis
 from ontogeny.figures.caption import Caption, among, counted, listed, rounded
 from ontogeny.figures.l0_axis import l0_ticks
+from ontogeny.figures.layer_errors import KINDS, curves, draw_errors, names_of
 from ontogeny.figures.norms import class_means, features_to_draw, norms_as_drawn
 from ontogeny.figures.style import (
     CROSSCODERS,
     GREY,
-    SINGLES,
     End,
     label_ends,
     letter,
@@ -40,17 +40,17 @@ DESCRIPTION = (
     "layer. (a) Features by the number of layers where their decoder norm is above tau times its largest. (b) "
     "Features by the layer where their decoder norm is largest. (c) Mean normalised decoder norm at each layer of the "
     "features that are largest at one layer (dot), darker for later layers. (d) Fraction of variance unexplained "
-    "(FVU) of heldout activations at each layer: circles are runs of the crosscoder, squares SAEs of single layers "
-    "with the same settings, darker for more active features. (e) Change of the model's next-token loss when one "
-    "layer is patched with its reconstruction, against L0, the mean number of features active on a token: of the "
-    "crosscoder, which reads all layers and shares its features among them, and of SAEs of single layers. Features of "
-    "the crosscoder are those of a pass of the unpatched model, so that a layer is also reconstructed from layers "
-    "after it. In the table beside the figure, (a) and (b) have a 95 % interval by Wilson's formula, which takes the "
-    "features for a sample, and (c) one over features by Student's t."
+    "(FVU) of heldout activations at each layer: circles are runs of the crosscoder, squares SAEs of single layers, "
+    "named by their L0, the mean number of features active on a token; solid, dashed, dash-dotted and dotted from few "
+    "to many. A line of squares joins the SAEs of one point of their sweep, whose settings need not be the "
+    "crosscoder's; SAEs of one layer alone are open, side by side from few to many. (e) Change of the model's "
+    "next-token loss when one layer is patched with its reconstruction, against L0: of the crosscoder, which reads all "
+    "layers and shares its features among them, and of SAEs of single layers. Features of the crosscoder are those of "
+    "a pass of the unpatched model, so that a layer is also reconstructed from layers after it. In the table beside "
+    "the figure, (a) and (b) have a 95 % interval by Wilson's formula, which takes the features for a sample, and (c) "
+    "one over features by Student's t; (d) and (e) have no interval, and are means where a run has several seeds."
 )
 
-KINDS = {"crosscoder": (CROSSCODERS[0], "o"), "SAE of the layer": (SINGLES[1], "s")}
-"""Colour and marker of dictionaries over all layers, and over one."""
 COLUMNS = ["panel", "kind", *RUN, *SITE, "other_hook", "x", "value", "low", "high", "total", "threshold", "tokens"]
 NAMES = [kind.replace(" of", "\nof") for kind in KINDS]
 A_ROW = 6
@@ -99,7 +99,8 @@ def draw(tables: Sequence[Path], settings: LayersFigure, style: FigureStyle) -> 
     below, depth = -(-len(sites.sites) // A_ROW) * settings.row, sites.depth(style)
     above = settings.height - settings.row
     figure = page(settings.model_copy(update={"height": above + below}))
-    frame = Frame(settings.width, room(NAMES, style), below + depth, above - depth - TOP)
+    names = [name for kind, of_kind in curves(numbers).items() for name in names_of(kind, of_kind)]
+    frame = Frame(settings.width, room([*NAMES, *names], style), below + depth, above - depth - TOP)
     _draw_features(figure, numbers, sites, frame)
     _draw_costs(figure, numbers[numbers["panel"] == "cost"], sites, frame, settings.row)
     return figure, numbers
@@ -151,7 +152,7 @@ def _draw_features(figure: Figure, numbers: pd.DataFrame, sites: SiteAxis, frame
     _draw_spans(axes[0], parts["span"])
     _draw_peaks(axes[1], parts["peak"], sites)
     _draw_profiles(axes[2], parts["profile"], sites)
-    _draw_errors(axes[3], parts["fvu"], sites)
+    draw_errors(axes[3], curves(numbers), sites)
     for axis, text in zip(axes, "abcd", strict=True):
         letter(axis, text)
 
@@ -179,23 +180,6 @@ def _draw_profiles(axis: Axes, rows: pd.DataFrame, sites: SiteAxis) -> None:
     sites.mark(axis)
     axis.set_ylim(0, 1.05)
     axis.set_ylabel("Mean normalised norm")
-
-
-def _draw_errors(axis: Axes, rows: pd.DataFrame, sites: SiteAxis) -> None:
-    """Draw a line for every run over all layers, and one through the SAEs of single layers of each point of a sweep."""
-    hooks, ends = {site.hook: at for site, at in zip(sites.sites, sites.positions, strict=True)}, []
-    for (kind, (colour, marker)), by in zip(KINDS.items(), (RUN, RUN[1:]), strict=True):
-        points = [own for _, own in rows[rows["kind"] == kind].groupby(by)]
-        points.sort(key=lambda own: float(own["x"].mean()))
-        for own, shade in zip(points, shades(colour, len(points)), strict=True):
-            axis.plot(own["hook"].map(hooks), own["value"], color=shade, marker=marker, markersize=2.5)
-            between = (own["x"].min(), own["x"].max())
-            name = "L0 " + " to ".join(dict.fromkeys(f"{end:.{0 if end >= 10 else 1}f}" for end in between))
-            ends.append(End(float(sites.positions[-1]), float(own["value"].iloc[-1]), name, shade))
-    sites.mark(axis)
-    axis.set_ylim(0, 1.08 * float(rows["value"].max()))
-    axis.set_ylabel("Unexplained variance (FVU)")
-    label_ends(axis, ends)
 
 
 def _draw_costs(figure: Figure, rows: pd.DataFrame, sites: SiteAxis, frame: Frame, row: float) -> None:

@@ -117,13 +117,14 @@ class End(NamedTuple):
     colour: str
 
 
-def label_ends(axis: Axes, ends: Sequence[End], gap: float = 1.5) -> None:
+def label_ends(axis: Axes, ends: Sequence[End], gap: float = 1.5, leaders: bool = False) -> None:
     """Write the names of lines at the right of a panel, each as near to its line as the others allow.
 
     Args:
         axis: a panel whose limits are final.
         ends: ends of lines, in data coordinates, not-a-number left out.
         gap: millimetres between the frame and the text.
+        leaders: whether a thin line leads to every name; else to those alone that stand off the height of their line.
     """
     size = mpl.rcParams["legend.fontsize"]
     points = POINTS_PER_INCH / axis.figure.dpi
@@ -132,7 +133,7 @@ def label_ends(axis: Axes, ends: Sequence[End], gap: float = 1.5) -> None:
     at = np.array([axis.transData.transform((0, end.y))[1] * points for end in ends])
     heights = np.array([1.25 * size * (1 + end.text.count("\n")) for end in ends])
     for end, where, label_at in zip(ends, at, spread(at, heights, low, high), strict=True):
-        moved = abs(label_at - where) > 0.35 * size
+        moved = leaders or abs(label_at - where) > 0.35 * size
         axis.annotate(
             end.text,
             (end.x, end.y),
