@@ -181,6 +181,21 @@ def test_layers_without_losses_are_refused(tmp_path: Path) -> None:
         drawn("layers", files)
 
 
+def test_losses_that_coincide_at_sites_without_a_line_are_told_apart(tmp_path: Path) -> None:
+    run = made_up.identity("crosscoder", 32)
+    files = [made_up.reconstruction(tmp_path, run, axis_tables.MODELS)]
+    figure, numbers = drawn("reconstruction", files + axis_tables.losses(tmp_path, run, axis_tables.MODELS, 0.0))
+    losses = numbers[numbers["panel"] == "loss"].set_index(["series", "model"])["value"]
+    assert losses["clean", "base"] == losses["reconstructed", "base"]
+    looks = {}
+    for line in figure.axes[1].lines:
+        (y,) = line.get_ydata()
+        looks.setdefault(y, set()).add((line.get_marker(), line.get_markerfacecolor() == "white"))
+    assert looks[losses["clean", "base"]] == {("_", False), ("o", False)}
+    assert looks[losses["mean ablation", "base"]] == {("o", False)}
+    assert looks[losses["zero ablation", "base"]] == {("o", True)}
+
+
 def test_an_sae_at_one_of_the_layers_is_named_by_it_in_pareto(tmp_path: Path) -> None:
     last = made_up.LAYERS[-1:]
     files = [

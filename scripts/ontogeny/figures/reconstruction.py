@@ -38,9 +38,10 @@ TITLE = "Reconstruction at every site"
 DESCRIPTION = (
     "How well a dictionary reconstructs activations, and what that costs the language model. "
     "(a) Fraction of variance unexplained (FVU) of heldout activations; predicting their mean gives 1. "
-    "(b) Next-token loss of the model as it is (clean), with the dictionary's reconstruction in place of its "
-    "activations, and with their mean or zero instead. "
-    "(c) Share of the ablated loss that the reconstruction recovers: 1 is the clean model, 0 the ablation. "
+    "(b) Next-token loss of the model as it is (clean, strokes), with the dictionary's reconstruction in place "
+    "of its activations, and with their mean or zero (open) instead. "
+    "(c) Share of the ablated loss that the reconstruction recovers: 1 is the clean model, 0 the ablation, and above 1 "
+    "the model predicts better with the reconstruction than without. "
     "It is not drawn where an ablation costs too little to tell (grey); triangles at an edge stand for values beyond. "
     "One shade per sparsity, darker for more active features; over seeds, lines are means and bands reach from the "
     "lowest to the highest; with one seed there is no interval, and both are the value itself. "
@@ -65,6 +66,9 @@ LOWEST, HIGHEST = -0.1, 1.25
 """Recovered shares beyond are drawn here, as triangles."""
 FLOORS = (0.8, 0.5, 0.0, LOWEST)
 """Where the axis of recovered shares may begin."""
+RING = {"markersize": 1.5, "markerfacecolor": "white", "markeredgewidth": 0.5, "zorder": 3}
+OPEN = {"linestyle": "--", "linewidth": THIN, **RING}
+"""Look of what is measured with zero in place of activations; it shows on the dot of the mean, too."""
 COLUMNS = ["panel", "series", *RUN, "l0", *SITE, "seeds", "value", "low", "high", "tokens"]
 
 
@@ -212,15 +216,16 @@ def _draw_fvu(axis: Axes, sites: SiteAxis, rows: pd.DataFrame, looks: Looks) -> 
 def _draw_loss(axis: Axes, sites: SiteAxis, rows: pd.DataFrame, looks: Looks) -> None:
     parts = dict(list(rows.groupby("series")))
     ends = []
-    for name, dashes in (("zero ablation", "--"), ("mean ablation", "-")):
+    for name, look in (("zero ablation", OPEN), ("mean ablation", {"linewidth": THIN})):
         if name in parts:
-            end = _line(axis, sites, parts[name], {"color": GREY, "linestyle": dashes, "linewidth": THIN})
+            end = _line(axis, sites, parts[name], {"color": GREY, **look})
             ends.append(end._replace(text=name.replace(" ", "\n")))
     if "reconstructed" in parts:
         last = _lines(axis, sites, parts["reconstructed"], looks, {})[-1]
         ends.append(last._replace(text="reconstructed"))
     if "clean" in parts:
-        ends.append(_line(axis, sites, parts["clean"], {"color": INK, "linewidth": THIN})._replace(text="clean"))
+        stroke = {"color": INK, "linewidth": THIN, "marker": "_", "markersize": 6, "markeredgewidth": THIN}
+        ends.append(_line(axis, sites, parts["clean"], stroke)._replace(text="clean"))
     axis.margins(y=0.05)
     axis.set_ylim(axis.get_ylim())
     axis.set_ylabel("Next-token loss (nats)")
@@ -229,20 +234,16 @@ def _draw_loss(axis: Axes, sites: SiteAxis, rows: pd.DataFrame, looks: Looks) ->
 
 def _draw_recovered(axis: Axes, sites: SiteAxis, rows: pd.DataFrame, looks: Looks) -> None:
     ends = []
-    thin = {"linestyle": "--", "linewidth": THIN, "markersize": 1.5, "markerfacecolor": "white", "markeredgewidth": 0.5}
-    for name, look in (("zero ablation", thin), ("mean ablation", {})):
+    for name, look in (("zero ablation", OPEN), ("mean ablation", {})):
         part = rows[rows["series"] == name]
         if len(part):
             drawn = _lines(axis, sites, part.assign(value=part["value"].clip(LOWEST, HIGHEST)), looks, look)
             ends.append(drawn[-1]._replace(text=f"vs {name}".replace(" ablation", "\nablation")))
-    for edge, beyond, marker in (
-        (LOWEST, rows["value"] < LOWEST, "v"),
-        (HIGHEST, rows["value"] > HIGHEST, "^"),
-    ):
+    for edge, beyond, marker in ((LOWEST, rows["value"] < LOWEST, "v"), (HIGHEST, rows["value"] > HIGHEST, "^")):
         axis.plot(_at(sites, rows[beyond]), [edge] * beyond.sum(), marker, color=GREY, clip_on=False)
     axis.axhline(1, color=LIGHT, linewidth=THIN, zorder=0)
     floor = next((floor for floor in FLOORS if floor < rows["value"].min()), LOWEST)
-    axis.set_ylim(floor, max(1 + 0.05 * (1 - floor), min(rows["value"].max(), HIGHEST)))
+    axis.set_ylim(floor, min(max(rows["value"].max(), 1) + 0.05 * (1 - floor), HIGHEST))
     axis.set_ylabel("Loss recovered (share)")
     label_ends(axis, ends)
 
