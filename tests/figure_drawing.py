@@ -5,13 +5,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from ontogeny.config.figures import FigureStyle
+from ontogeny.errors import UserError
 from ontogeny.figures.style import paper
-from ontogeny.figures.writer import figure_kinds, figure_module
+from ontogeny.figures.writer import figure_kinds, figure_module, write_figure
 
 FIGURES = tuple(figure_kinds())
 
@@ -21,6 +23,15 @@ def drawn(name: str, files: list[Path], **settings: Any) -> tuple[Figure, pd.Dat
         figure, numbers = figure_module(name).draw(files, figure_kinds()[name](**settings), FigureStyle())
         figure.draw_without_rendering()
     return figure, numbers
+
+
+def check_refused(name: str, files: list[Path], expected: str, folder: Path) -> None:
+    """Check that a figure gives one line about its tables, and writes nothing."""
+    with pytest.raises(UserError) as error:
+        write_figure(name, files, figure_kinds()[name](), FigureStyle(), folder / name, None)
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not folder.exists()
 
 
 def lines(axis: Axes) -> list[np.ndarray]:

@@ -11,10 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-
-from ontogeny.config.figures import FigureStyle
-from ontogeny.errors import UserError
-from ontogeny.figures.writer import figure_kinds, write_figure
+from figure_drawing import check_refused
 
 ROOT = Path(__file__).parents[1]
 
@@ -166,12 +163,7 @@ def _without_metadata(file: Path) -> Path:
 @pytest.mark.parametrize("case", MISTAKES)
 def test_mistakes_are_one_line(case: str, tmp_path: Path) -> None:
     name, make, expected = MISTAKES[case]
-    files = make(tmp_path)
-    with pytest.raises(UserError) as error:
-        write_figure(name, files, figure_kinds()[name](), FigureStyle(), tmp_path / "figures" / name, None)
-    assert expected in str(error.value)
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "figures").exists()
+    check_refused(name, make(tmp_path), expected, tmp_path / "figures")
 
 
 def test_settings_of_another_figure_are_one_line(tmp_path: Path) -> None:

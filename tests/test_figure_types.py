@@ -12,14 +12,12 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from figure_drawing import drawn, words
+from figure_drawing import check_refused, drawn, words
 from interpreted_features import rated_of
 
-from ontogeny.config.figures import FigureStyle
-from ontogeny.errors import UserError
 from ontogeny.figures.complexity import DESCRIPTION, RATED
 from ontogeny.figures.correlation import correlation, interval
-from ontogeny.figures.writer import figure_kinds, figure_module, write_figure
+from ontogeny.figures.writer import figure_module
 from ontogeny.randomness import generator
 
 
@@ -256,11 +254,7 @@ MISTAKES: dict[str, tuple[str, Callable[[Path], list[Path]], str]] = {
 @pytest.mark.parametrize("case", MISTAKES)
 def test_mistakes_are_one_line(case: str, tmp_path: Path) -> None:
     name, make, expected = MISTAKES[case]
-    files = make(tmp_path)
-    with pytest.raises(UserError) as error:
-        write_figure(name, files, figure_kinds()[name](), FigureStyle(), tmp_path / "figures" / name, None)
-    assert expected in str(error.value)
-    assert "\n" not in str(error.value)
+    check_refused(name, make(tmp_path), expected, tmp_path / "figures")
 
 
 def test_caption_of_ratings_is_in_the_report_where_there_are_any() -> None:
