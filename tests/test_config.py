@@ -1,14 +1,12 @@
 """A config is refused in one line that says what, where and what to do, or it is a study."""
 
 import copy
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from ontogeny.config.documentation import configuration_page, configuration_schema
 from ontogeny.config.load import load_study, read_study
 from ontogeny.errors import UserError
 from ontogeny.sites import Site
@@ -260,32 +258,6 @@ def test_two_models_several_hooks_and_streaming_can_be_said() -> None:
     study = load_study(config)
     assert len(study.runs("diff")) == 8
     assert [site.model for site in study.sites("diff")] == ["base", "neox"]
-
-
-@pytest.mark.parametrize(
-    ("name", "made"), [("configuration.md", configuration_page), ("config.schema.json", configuration_schema)]
-)
-def test_documentation_of_the_config_is_current(name: str, made: Any) -> None:
-    assert (PROJECT / "docs" / name).read_text() == made(), "run `make docs`"
-
-
-def test_every_row_of_the_documentation_is_one_line_of_four_cells() -> None:
-    lines = configuration_page().splitlines()
-    rows = [line for line in lines if line.startswith("|")]
-    assert all(len(re.findall(r"(?<!\\)\|", row)) == 5 for row in rows)
-    assert all(row.endswith("|") for row in rows)
-    assert not [line for line in lines if line.endswith(" |") and not line.startswith("|")]
-
-
-def test_every_key_of_the_default_study_is_documented() -> None:
-    page = configuration_page()
-    for key in (
-        "`corpus.heldout`",
-        "`models.<name>.checkpoints`",
-        "`dictionaries.<name>.sites[].hooks`",
-        "`evaluation.nll.tokens`",
-    ):
-        assert f"| {key} |" in page
 
 
 @pytest.mark.parametrize(
