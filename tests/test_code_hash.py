@@ -41,6 +41,7 @@ def _hash(scripts: Path) -> str:
     subject._tree.cache_clear()
     subject._meaning.cache_clear()
     subject._imports.cache_clear()
+    subject._files.cache_clear()
     return subject.code_hash(scripts, "train.py")
 
 
@@ -86,6 +87,23 @@ def test_remark_changes_nothing(scripts: Path, file: str, before: str, after: st
     first = _hash(scripts)
     _edit(scripts, file, before, after)
     assert _hash(scripts) == first
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "def late():\n    from ontogeny import unused",
+        "try:\n    pass\nexcept OSError:\n    import ontogeny.unused",
+        "while False:\n    pass\nelse:\n    from ontogeny.unused import VALUE",
+        "match 1:\n    case 1:\n        from ontogeny import unused",
+        "async def late(value: int) -> None:\n    with open(value):\n        from ontogeny import unused",
+    ],
+)
+def test_an_import_counts_wherever_it_stands(scripts: Path, block: str) -> None:
+    _edit(scripts, "ontogeny/loss.py", "def total", f"{block}\n\n\ndef total")
+    first = _hash(scripts)
+    _edit(scripts, "ontogeny/unused.py", "1", "2")
+    assert _hash(scripts) != first
 
 
 def test_module_named_at_run_time_counts_when_it_is_given(scripts: Path) -> None:

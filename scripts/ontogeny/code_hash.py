@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = "ontogeny"
+BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")
+"""Where statements hold statements."""
 
 
 def code_hash(scripts: Path, script: str, *modules: str) -> str:
@@ -59,7 +61,7 @@ def _meaning(file: Path) -> str:
 @cache
 def _imports(scripts: Path, file: Path) -> tuple[Path, ...]:
     names: list[str] = []
-    for node in ast.walk(_tree(file)):
+    for node in _statements(_tree(file)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -67,25 +69,43 @@ def _imports(scripts: Path, file: Path) -> tuple[Path, ...]:
     return tuple(path for name in names if name.split(".")[0] == PACKAGE for path in _files(scripts, name))
 
 
-def _files(scripts: Path, module: str) -> Iterator[Path]:
-    """Yield the files that importing `module` runs: its own, if it is a module, and those of its packages."""
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the statements under a node, without the expressions in them, which are most of a tree."""
+    for block in BLOCKS:
+        # A lambda has a body too, and it is an expression.
+        if isinstance(inner := getattr(node, block, None), list):
+            for statement in inner:
+                yield statement
+                yield from _statements(statement)
+
+
+@cache
+def _files(scripts: Path, module: str) -> tuple[Path, ...]:
+    """List the files that importing `module` runs: its own, if it is a module, and those of its packages."""
     parts = module.split(".")
-    for depth in range(1, len(parts) + 1):
-        path = scripts.joinpath(*parts[:depth])
-        for file in (path / "__init__.py", path.with_suffix(".py")):
-            if file.is_file():
-                yield file
+    paths = [scripts.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1)]
+    files = [file for path in paths for file in (path / "__init__.py", path.with_suffix(".py"))]
+    return tuple(file for file in files if file.is_file())
 
 
 class _WithoutRemarks(ast.NodeTransformer):
     """Drop what does not change what a module does."""
 
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        """Visit the statements under a node."""
+        for block in BLOCKS:
+            if isinstance(inner := getattr(node, block, None), list):
+                kept = [self.visit(statement) for statement in inner]
+                inner[:] = [part for own in kept for part in (own if isinstance(own, list) else [own]) if part]
+        return node
+
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        return None if is_text else self.generic_visit(node)
+        return None if is_text else node
 
-    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt] | None:
-        if ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        test = node.test
+        if (test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", None)) == "TYPE_CHECKING":
             return [self.visit(statement) for statement in node.orelse]
         return self.generic_visit(node)
 
@@ -94,10 +114,19 @@ class _WithoutRemarks(ast.NodeTransformer):
             node.names = [alias for alias in node.names if alias.name != "TYPE_CHECKING"]
         return node if node.names else None
 
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        node.annotation = None
-        return node
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
+        arguments = node.args
+        for argument in (
+            *arguments.posonlyargs,
+            *arguments.args,
+            *arguments.kwonlyargs,
+            arguments.vararg,
+            arguments.kwarg,
+        ):
+            if argument:
+                argument.annotation = None
         node.returns = None
         return self.generic_visit(node)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
+        return self.visit_FunctionDef(node)
