@@ -186,7 +186,11 @@ def checkpoint_sources(model, step):
 
 def gguf_files(settings):
     """Name the GGUF file of a model or a tokenizer, if it has one: the environment of a job may lack its package."""
-    return [str(settings.file())] if settings.source == "gguf" else []
+    if settings.source != "gguf":
+        return []
+    file, here = settings.file(), Path.cwd()
+    # Relative where it can be: a project that moves with its environment has the same input as before.
+    return [str(file.relative_to(here) if file.is_relative_to(here) else file)]
 
 
 STREAMED_FILE = f"{ACTIVATIONS}/streamed.json"
